@@ -1,0 +1,244 @@
+"""Save and load networks: safetensors with a JSON header; nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+
+from ctxrnn._modulation import PATHWAYS, AbstractModulation, Chain
+from ctxrnn._network import CTRNN, Nonlinearity
+
+FORMAT = 1
+_KEY = "ctxrnn"
+
+
+class CheckpointError(ValueError):
+    """A file that is not a whole, unaltered checkpoint of this program."""
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that results depend on."""
+    found = {"python": platform.python_version(), "torch": torch.__version__}
+    for name in ("ctxrnn", "numpy", "neurogym"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _digest(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def write_atomically(path: str | Path, data: bytes) -> None:
+    """Write a file so that it is either whole or not there; an older one stays until then.
+
+    Raises:
+        OSError: If the folder is missing, not writable, or full; says which file and why.
+    """
+    path = Path(path)
+    handle = None
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.chmod(name, 0o666 & ~_umask())
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"cannot write {path}: {error.strerror or error}. Free some space or choose another "
+            "folder; what was written before is kept",
+        ) from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_tensors(
+    path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any], kind: str
+) -> None:
+    """Write named tensors and a JSON header as one safetensors file, atomically.
+
+    Args:
+        path: The file.
+        tensors: What to store.
+        header: JSON-able; told back by `read_tensors`.
+        kind: What the file holds, e.g. "network"; `read_tensors` refuses another kind.
+    """
+    plain = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
+    body = as_json({"format": FORMAT, "kind": kind, "versions": versions(), **header})
+    body["digest"] = _digest(plain, body)
+    write_atomically(path, to_bytes(plain, metadata={_KEY: json.dumps(body)}))
+
+
+def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `write_tensors` wrote, after checking that it is whole and unaltered.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        CheckpointError: If the file is truncated, altered, of a newer version, of another kind,
+            a pickle, or foreign; one line that says which.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}: check the path")
+    with open(path, "rb") as stream:
+        start = stream.read(8)
+    if start[:4] == b"PK\x03\x04" or start[:1] == b"\x80":
+        raise CheckpointError(
+            f"{path} is a pickle or zip (torch.save?), which is never opened here because it could "
+            "run code: write it again with ctxrnn.save"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is truncated, damaged, or not a checkpoint ({error}): restore it from a copy"
+        ) from error
+    if _KEY not in metadata:
+        raise CheckpointError(f"{path} was not written by ctxrnn: it lacks the header {_KEY!r}")
+    try:
+        header = json.loads(metadata[_KEY])
+        written, wanted = header["format"], header.pop("digest")
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise CheckpointError(f"{path} has a damaged header: restore it from a copy") from error
+    if not isinstance(written, int) or written > FORMAT:
+        version = header.get("versions", {}).get("ctxrnn", "unknown")
+        raise CheckpointError(
+            f"{path} has format {written}, written by ctxrnn {version}; this version reads up to "
+            f"{FORMAT}: upgrade ctxrnn"
+        )
+    if _digest(tensors, header) != wanted:
+        raise CheckpointError(
+            f"{path} was altered after it was written (its digest does not match): restore it "
+            "from a copy"
+        )
+    if header["kind"] != kind:
+        raise CheckpointError(f"{path} holds a {header['kind']}, not a {kind}")
+    return tensors, header
+
+
+def network_header(network: CTRNN) -> dict[str, Any]:
+    """Return what rebuilds a network, apart from its tensors, as JSON-able values."""
+    pathways = [
+        {"kind": type(pathway).__name__, "options": pathway.config()}
+        for pathway in network.modulation.pathways
+    ]
+    dtype = str(network.dtype).removeprefix("torch.")
+    return {
+        "variant": network.variant,
+        "network": network.config,
+        "pathways": pathways,
+        "dtype": dtype,
+    }
+
+
+def save(network: CTRNN, path: str | Path, *, notes: Mapping[str, Any] | None = None) -> None:
+    """Save a network as one safetensors file with a JSON header.
+
+    Args:
+        network: The network.
+        path: The file; written atomically, an older one is replaced.
+        notes: JSON-able values to keep beside it (task names, settings); `load_notes` reads them.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    header = {**network_header(network), "notes": dict(notes or {})}
+    write_tensors(path, network.state_dict(), header, "network")
+
+
+def load(
+    path: str | Path,
+    *,
+    nonlinearity: Nonlinearity | None = None,
+    pathways: Mapping[str, Callable[..., AbstractModulation]] | None = None,
+    device: torch.device | str | None = None,
+) -> CTRNN:
+    """Load a network that `save` wrote.
+
+    Args:
+        path: The file.
+        nonlinearity: The callable, for a network that was built with one of the user's own.
+        pathways: Class name -> class, for pathways of the user's own.
+        device: Where to put the network.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        CheckpointError: If the file is not a whole, unaltered network.
+    """
+    tensors, header = read_tensors(path, "network")
+    known = {**PATHWAYS, **(pathways or {})}
+    chain = []
+    for pathway in header["pathways"]:
+        if pathway["kind"] not in known:
+            raise CheckpointError(
+                f"{path} uses the pathway {pathway['kind']!r}, which is not known here: pass "
+                f"pathways={{{pathway['kind']!r}: {pathway['kind']}}}"
+            )
+        chain.append(known[pathway["kind"]](**pathway["options"]))
+    config = dict(header["network"])
+    if config["nonlinearity"] is None:
+        if nonlinearity is None:
+            raise CheckpointError(
+                f"{path} was built with a nonlinearity of the user's own: pass nonlinearity=..."
+            )
+        config["nonlinearity"] = nonlinearity
+    network = CTRNN(**config, modulation=Chain(*chain), dtype=getattr(torch, header["dtype"]))
+    network.variant = header["variant"]
+    missing = set(network.state_dict()) ^ set(tensors)
+    if missing:
+        raise CheckpointError(f"{path} does not fit its own description: {sorted(missing)}")
+    network.load_state_dict(tensors)
+    return network.to(device)
+
+
+def load_notes(path: str | Path) -> dict[str, Any]:
+    """Return the notes that were saved with a network."""
+    return dict(read_tensors(path, "network")[1]["notes"])
+
+
+def as_json(value: Any) -> Any:
+    """Turn NumPy scalars and arrays, paths and tuples into JSON-able values."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray | Tensor):
+        return value.tolist()
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): as_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(item) for item in value]
+    return value

@@ -1,0 +1,196 @@
+"""The effective parameters of a network in one context, and how its weights act on rates.
+
+Synaptic factors stay factored: no per-trial N x N matrix is formed outside `dense`, which is the
+reference for tests and for the Jacobian at single states.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+class Recurrence(ABC):
+    """A linear map on rates, (..., trial, unit) -> (..., trial, unit), that may differ by trial."""
+
+    @abstractmethod
+    def __call__(self, rates: Tensor) -> Tensor:
+        """Return the recurrent current that `rates` cause."""
+
+    @abstractmethod
+    def dense(self) -> Tensor:
+        """Return the map as a matrix, (unit, unit) or (trial, unit, unit), `[post, pre]`."""
+
+
+@dataclass(frozen=True)
+class Dense(Recurrence):
+    """W r, with one W `[post, pre]` for all trials."""
+
+    weight: Tensor
+
+    def __call__(self, rates: Tensor) -> Tensor:
+        return rates @ self.weight.mT
+
+    def dense(self) -> Tensor:
+        return self.weight
+
+
+@dataclass(frozen=True)
+class Scaled(Recurrence):
+    """(base * S) r with S = [1 +] sum_f post_f pre_f^T, as sum_f post_f * (base (pre_f * r)).
+
+    Attributes:
+        base: The map whose weights are scaled.
+        post: Post-synaptic factors, (factor, trial, unit).
+        pre: Pre-synaptic factors, (factor, trial, unit).
+        keep_base: Whether the ones are part of S (base-preserving) or not (base-gated).
+    """
+
+    base: Recurrence
+    post: Tensor
+    pre: Tensor
+    keep_base: bool
+
+    def __call__(self, rates: Tensor) -> Tensor:
+        if self.post.shape[0] == 1:
+            scaled = self.post[0] * self.base(self.pre[0] * rates)
+        else:
+            scaled = (self.post * self.base(self.pre * rates.unsqueeze(-3))).sum(-3)
+        return self.base(rates) + scaled if self.keep_base else scaled
+
+    def dense(self) -> Tensor:
+        factor = torch.einsum("fti,ftj->tij", self.post, self.pre)
+        return self.base.dense() * (factor + 1 if self.keep_base else factor)
+
+
+@dataclass(frozen=True)
+class WithLowRank(Recurrence):
+    """(base + sum_f left_f right_f^T) r; `base` may be missing.
+
+    Attributes:
+        base: The map that the low-rank part is added to, or None.
+        left: (factor, trial, unit) or (factor, 1, unit).
+        right: (factor, trial, unit) or (factor, 1, unit).
+    """
+
+    base: Recurrence | None
+    left: Tensor
+    right: Tensor
+
+    def __call__(self, rates: Tensor) -> Tensor:
+        projected = (self.right * rates.unsqueeze(-3)).sum(-1, keepdim=True)
+        low_rank = (self.left * projected).sum(-3)
+        return low_rank if self.base is None else self.base(rates) + low_rank
+
+    def dense(self) -> Tensor:
+        low_rank = torch.einsum("fti,ftj->tij", *torch.broadcast_tensors(self.left, self.right))
+        return low_rank if self.base is None else self.base.dense() + low_rank
+
+
+@dataclass(frozen=True)
+class Components(Recurrence):
+    """U diag(s) V^T r: shared components, weighted by trial.
+
+    Attributes:
+        left: U, (unit, rank).
+        right: V, (unit, rank).
+        strength: s, (trial, rank).
+    """
+
+    left: Tensor
+    right: Tensor
+    strength: Tensor
+
+    def __call__(self, rates: Tensor) -> Tensor:
+        return (self.strength * (rates @ self.right)) @ self.left.mT
+
+    def dense(self) -> Tensor:
+        return torch.einsum("ir,tr,jr->tij", self.left, self.strength, self.right)
+
+
+@dataclass(frozen=True)
+class Mixture(Recurrence):
+    """[base r +] sum_l z_l W_l r: shared matrices, weighted by trial.
+
+    Attributes:
+        base: Added to the mixture, or None.
+        weights: W_l, (matrix, unit, unit), `[post, pre]`.
+        coefficients: z, (trial, matrix).
+    """
+
+    base: Recurrence | None
+    weights: Tensor
+    coefficients: Tensor
+
+    def __call__(self, rates: Tensor) -> Tensor:
+        matrices, units, _ = self.weights.shape
+        parts = rates @ self.weights.reshape(matrices * units, units).mT
+        parts = parts.unflatten(-1, (matrices, units))
+        mixed = (self.coefficients.unsqueeze(-1) * parts).sum(-2)
+        return mixed if self.base is None else self.base(rates) + mixed
+
+    def dense(self) -> Tensor:
+        mixed = torch.einsum("tl,lij->tij", self.coefficients, self.weights)
+        return mixed if self.base is None else self.base.dense() + mixed
+
+
+@dataclass(frozen=True)
+class Rescaled(Recurrence):
+    """(factor * base) r with one number per trial.
+
+    Attributes:
+        base: The map that is scaled.
+        factor: (trial, 1).
+    """
+
+    base: Recurrence
+    factor: Tensor
+
+    def __call__(self, rates: Tensor) -> Tensor:
+        return self.factor * self.base(rates)
+
+    def dense(self) -> Tensor:
+        return self.factor.unsqueeze(-1) * self.base.dense()
+
+
+@dataclass(frozen=True)
+class Circuit:
+    """Effective parameters of a network in the context in force.
+
+    A pathway takes one and returns another (`dataclasses.replace`); it never changes one in place.
+
+    Attributes:
+        recurrent: W(c) as a map on rates; None until a pathway that brings its own matrix
+            (`s-lowrankW`, `s-full`) has set it.
+        input_weight: B, (unit, input).
+        current: b + E c, (unit,) or (trial, unit).
+        gain: G(c), (trial, unit); None stands for 1.
+        threshold: Theta c, (trial, unit); None stands for 0.
+    """
+
+    recurrent: Recurrence | None
+    input_weight: Tensor
+    current: Tensor
+    gain: Tensor | None = None
+    threshold: Tensor | None = None
+
+    def propagate(self, rates: Tensor) -> Tensor:
+        """Return W(c) r, (..., trial, unit): the one place where weights act on rates."""
+        if self.recurrent is None:
+            raise ValueError("the circuit has no recurrent weights: no pathway has set them")
+        return self.recurrent(rates)
+
+    def excite(self, currents: Tensor) -> Tensor:
+        """Return G(c) * (x - Theta c), what the nonlinearity is applied to."""
+        if self.threshold is not None:
+            currents = currents - self.threshold
+        return currents if self.gain is None else self.gain * currents
+
+    def dense_weight(self) -> Tensor:
+        """Return W(c) as (unit, unit) or (trial, unit, unit); a reference, not for the loop."""
+        if self.recurrent is None:
+            raise ValueError("the circuit has no recurrent weights: no pathway has set them")
+        return self.recurrent.dense()
