@@ -1,0 +1,306 @@
+"""Figures: every function draws on the Axes it is given and returns it.
+
+One colour and one line style per mechanism everywhere, from the colour-blind-safe palette of
+Okabe and Ito (2008); fonts are embedded as editable text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from .statistics import mean_interval
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MECHANISM_COLOURS: Mapping[str, str] = {
+    "none": "#666666",
+    "excitability": "#0072B2",
+    "synaptic": "#D55E00",
+    "both": "#009E73",
+}
+_LINES: Mapping[str, Any] = {
+    "none": (0, (1, 1.5)),
+    "excitability": "-",
+    "synaptic": (0, (5, 1.5)),
+    "both": (0, (5, 1.2, 1, 1.2)),
+}
+_MARKERS: Mapping[str, str] = {"none": "x", "excitability": "o", "synaptic": "s", "both": "D"}
+_NAMES: Mapping[str, str] = {
+    "none": "no context",
+    "excitability": "excitability",
+    "synaptic": "synaptic",
+    "both": "both pathways",
+}
+
+STYLE: Mapping[str, Any] = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "legend.fontsize": 7,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "lines.linewidth": 1.4,
+    "legend.frameon": False,
+    "pdf.fonttype": 42,
+    "svg.fonttype": "none",
+    "savefig.dpi": 200,
+    "figure.dpi": 100,
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Apply the package's style within a `with` block."""
+    with mpl.rc_context(dict(STYLE)):
+        yield
+
+
+def new_figure(rows: int = 1, columns: int = 1, *, size: tuple[float, float]) -> Figure:
+    """Make a figure that belongs to no window; call within `style()`.
+
+    Args:
+        rows: Rows of Axes.
+        columns: Columns of Axes.
+        size: Width and height in inches.
+    """
+    figure = Figure(figsize=size, layout="constrained")
+    figure.subplots(rows, columns)
+    return figure
+
+
+def save_figure(figure: Figure, path: str | Path) -> list[Path]:
+    """Save a figure as PDF and PNG beside each other.
+
+    Args:
+        figure: The figure.
+        path: File name without its ending.
+    """
+    written = []
+    with style():
+        for ending, options in (
+            (".pdf", {"metadata": {"CreationDate": None}}),
+            (".png", {}),
+        ):
+            target = Path(path).with_name(Path(path).name + ending)
+            figure.savefig(target, **options)
+            written.append(target)
+    return written
+
+
+def mechanism(variant: str) -> str:
+    """Return the mechanism of a variant id: "none", "excitability", "synaptic" or "both"."""
+    prefixes = {"e": "excitability", "s": "synaptic", "es": "both"}
+    return prefixes.get(variant.split("-")[0], "none")
+
+
+def variant_label(variant: str) -> str:
+    """Return a legend's text for a variant, e.g. "synaptic (s-sym)"."""
+    kind = mechanism(variant)
+    return _NAMES[kind] if variant == "none" else f"{_NAMES[kind]} ({variant})"
+
+
+def _line(variant: str) -> dict[str, Any]:
+    kind = mechanism(variant)
+    return {"color": MECHANISM_COLOURS[kind], "linestyle": _LINES[kind]}
+
+
+def _curves(ax: Axes, table: pd.DataFrame, x: str, y: str, *, band: bool) -> None:
+    """Draw one mean line per variant with its interval, and thin lines for single networks."""
+    for variant, rows in table.groupby("variant", sort=False):
+        look = _line(str(variant))
+        wide = rows.pivot_table(index=x, columns="seed", values=y)
+        for seed in wide.columns:
+            single = wide[seed].dropna()
+            ax.plot(single.index, single, color=look["color"], linewidth=0.5, alpha=0.4)
+        complete = wide.dropna()
+        mean = complete.mean(axis=1)
+        ax.plot(mean.index, mean, label=variant_label(str(variant)), **look)
+        if band and wide.shape[1] > 2:
+            intervals = [mean_interval(row) for row in complete.to_numpy()]
+            low, high = [i.low for i in intervals], [i.high for i in intervals]
+            ax.fill_between(mean.index, low, high, color=look["color"], alpha=0.15, linewidth=0)
+
+
+def learning_curves(ax: Axes, learning: pd.DataFrame, *, target: float | None = None) -> Axes:
+    """Draw accuracy relative to the ceiling, averaged over tasks, against optimiser steps.
+
+    A thick line is the mean over networks, a thin line one network. A network that stopped at its
+    criterion keeps its last value.
+
+    Args:
+        ax: Axes to draw on.
+        learning: Columns variant, seed, step, relative_mean.
+        target: Draw a line at this accuracy.
+    """
+    _curves(ax, _extended(learning, "relative_mean"), "step", "relative_mean", band=False)
+    if target is not None:
+        ax.axhline(target, color="0.75", linewidth=0.8, zorder=0)
+        ax.annotate(
+            f"{target:.2f}",
+            (1, target),
+            xycoords=("axes fraction", "data"),
+            ha="right",
+            va="bottom",
+            fontsize=6,
+            color="0.45",
+        )
+    ax.set(xlabel="optimiser step", ylabel="accuracy / ceiling, mean over tasks")
+    ax.set_ylim(0, 1.02)
+    ax.set_xlim(left=0)
+    return ax
+
+
+def _extended(learning: pd.DataFrame, value: str) -> pd.DataFrame:
+    """Fill the steps after a network stopped with its last value."""
+    steps = np.sort(learning["step"].unique())
+    wide = learning.pivot_table(index=["variant", "seed"], columns="step", values=value, sort=False)
+    filled = wide.reindex(columns=steps).ffill(axis=1)
+    return filled.reset_index().melt(["variant", "seed"], var_name="step", value_name=value)
+
+
+def ambiguity_curves(
+    ax: Axes, ambiguity: pd.DataFrame, *, areas: pd.DataFrame | None = None
+) -> Axes:
+    """Draw normalised accuracy on the dominant task against the weight of another context.
+
+    A thick line is the mean over networks, a thin line one network, a band the 95 % t interval
+    (from three networks on). With `areas`, the legend tells area and half-way point.
+
+    Args:
+        ax: Axes to draw on.
+        ambiguity: Columns variant, seed, level, normalised; one row per network and level.
+        areas: Columns variant, area, lambda_50; one row per network.
+    """
+    _curves(ax, ambiguity, "level", "normalised", band=True)
+    ax.axvline(0.5, color="0.75", linewidth=0.8, zorder=0)
+    ax.axhline(0, color="0.75", linewidth=0.8, zorder=0)
+    ax.annotate("chance", (1.0, 0.0), ha="right", va="bottom", fontsize=6, color="0.45")
+    ax.set(
+        xlabel=r"weight $\lambda$ of another task's context",
+        ylabel="normalised accuracy, dominant task",
+    )
+    ax.set_xlim(float(ambiguity["level"].min()), float(ambiguity["level"].max()))
+    ax.set_ylim(min(-0.08, float(ambiguity["normalised"].min()) - 0.03), 1.02)
+    if areas is not None:
+        for variant, rows in areas.groupby("variant", sort=False):
+            crossing = rows["lambda_50"].dropna()
+            if len(crossing):
+                ax.plot(
+                    crossing.mean(),
+                    _value_at(ambiguity, str(variant), float(crossing.mean())),
+                    _MARKERS[mechanism(str(variant))],
+                    color=MECHANISM_COLOURS[mechanism(str(variant))],
+                    markersize=4,
+                )
+    return ax
+
+
+def _value_at(table: pd.DataFrame, variant: str, level: float) -> float:
+    rows = table[table["variant"] == variant]
+    mean = rows.groupby("level")["normalised"].mean()
+    return float(np.interp(level, mean.index, mean))
+
+
+def interval_points(
+    ax: Axes, table: pd.DataFrame, value: str, *, label: str, decimals: int = 2
+) -> Axes:
+    """Draw one value per network beside its mean and 95 % t interval, by variant.
+
+    Args:
+        ax: Axes to draw on.
+        table: Columns variant and `value`; one row per network.
+        value: Column to draw; NaN rows are left out and counted in the tick's label.
+        label: Text of the y axis, with its unit.
+        decimals: Digits of the mean written beside the point.
+    """
+    variants = list(dict.fromkeys(table["variant"]))
+    ticks = []
+    for place, variant in enumerate(variants):
+        rows = table.loc[table["variant"] == variant, value]
+        values = rows.dropna().to_numpy(dtype=float)
+        kind = mechanism(str(variant))
+        colour = MECHANISM_COLOURS[kind]
+        ticks.append(f"{variant}\nn = {len(values)}" + ("" if len(values) == len(rows) else "*"))
+        if not len(values):
+            continue
+        spread = np.linspace(-0.1, 0.1, len(values)) if len(values) > 1 else np.zeros(1)
+        ax.plot(place - 0.2 + spread, values, _MARKERS[kind], color=colour, markersize=3, alpha=0.6)
+        interval = mean_interval(values)
+        if np.isfinite(interval.low):
+            ax.errorbar(
+                place + 0.12,
+                interval.mean,
+                yerr=[[interval.mean - interval.low], [interval.high - interval.mean]],
+                color=colour,
+                capsize=2,
+                linewidth=1,
+            )
+        ax.plot(place + 0.12, interval.mean, "_", color=colour, markersize=9, markeredgewidth=2)
+        ax.annotate(
+            f"{interval.mean:.{decimals}f}",
+            (place + 0.12, interval.mean),
+            textcoords="offset points",
+            xytext=(6, 2),
+            fontsize=6.5,
+        )
+    ax.set_xticks(range(len(variants)), ticks)
+    ax.set_xlim(-0.5, len(variants) - 0.4)
+    ax.set_ylabel(label)
+    return ax
+
+
+def accuracy_by_task(ax: Axes, accuracy: pd.DataFrame, *, tasks: Sequence[str]) -> Axes:
+    """Draw accuracy per task and variant: mean over networks with single networks as points.
+
+    Horizontal ticks mark each task's chance and ceiling.
+
+    Args:
+        ax: Axes to draw on.
+        accuracy: Columns variant, seed, task, accuracy, chance, ceiling.
+        tasks: Tasks in the order in which they are drawn.
+    """
+    variants = list(dict.fromkeys(accuracy["variant"]))
+    width = 0.8 / len(variants)
+    for number, variant in enumerate(variants):
+        rows = accuracy[accuracy["variant"] == variant]
+        kind = mechanism(str(variant))
+        places = np.arange(len(tasks)) + (number - (len(variants) - 1) / 2) * width
+        means = [rows.loc[rows["task"] == task, "accuracy"].mean() for task in tasks]
+        ax.bar(
+            places,
+            means,
+            0.9 * width,
+            color=MECHANISM_COLOURS[kind],
+            alpha=0.75,
+            label=variant_label(str(variant)),
+        )
+        for place, task in zip(places, tasks, strict=True):
+            values = rows.loc[rows["task"] == task, "accuracy"]
+            ax.plot([place] * len(values), values, ".", color="black", markersize=2)
+    limits = accuracy.drop_duplicates("task").set_index("task")
+    for place, task in enumerate(tasks):
+        for column, dashes in (("chance", (0, (1, 1))), ("ceiling", "-")):
+            ax.plot(
+                [place - 0.45, place + 0.45],
+                [limits.loc[task, column]] * 2,
+                color="black",
+                linewidth=0.7,
+                linestyle=dashes,
+                label=f"{column} level" if place == 0 else None,
+            )
+    ax.set_xticks(range(len(tasks)), tasks)
+    ax.set(ylabel="fraction of correct trials")
+    ax.set_ylim(0, 1.04)
+    return ax

@@ -1,0 +1,77 @@
+"""Figures of the main job, drawn from its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ctxrnn.analysis import ambiguity_curve, plots
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def reproduce_figures(
+    folder: Path, tables: Mapping[str, pd.DataFrame], tasks: Sequence[str], target: float | None
+) -> dict[str, Path]:
+    """Draw the figures into a folder as PDF and PNG; return the PNG of each by its name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = {
+        "learning": _learning(tables, target),
+        "ambiguity": _ambiguity(tables),
+        "tasks": _tasks(tables, tasks),
+    }
+    return {name: plots.save_figure(figure, folder / name)[-1] for name, figure in drawn.items()}
+
+
+def _learning(tables: Mapping[str, pd.DataFrame], target: float | None) -> plots.Figure:
+    with plots.style():
+        figure = plots.new_figure(1, 2, size=(7.0, 2.8))
+        left, right = figure.axes
+        plots.learning_curves(left, tables["learning"], target=target)
+        plots.interval_points(
+            right, tables["networks"], "relative_mean", label="accuracy / ceiling, fresh trials"
+        )
+        right.set_ylim(0, 1.05)
+        _letters(left, right)
+        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return figure
+
+
+def _ambiguity(tables: Mapping[str, pd.DataFrame]) -> plots.Figure:
+    curves = (
+        tables["ambiguity"]
+        .groupby(["variant", "seed"], sort=False)
+        .apply(ambiguity_curve, include_groups=False)
+        .reset_index(["variant", "seed"])
+    )
+    networks = tables["networks"]
+    with plots.style():
+        figure = plots.new_figure(1, 3, size=(7.0, 2.8))
+        left, middle, right = figure.axes
+        plots.ambiguity_curves(left, curves, areas=networks)
+        plots.interval_points(middle, networks, "area", label=r"area $\mathcal{A}$ up to 0.5")
+        middle.set_ylim(0, 1.0)
+        with_context = networks[networks["variant"] != "none"]
+        plots.interval_points(
+            right, with_context, "lambda_50", label=r"half-way point $\lambda_{50}$"
+        )
+        right.set_ylim(0, 1.0)
+        _letters(left, middle, right)
+        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return figure
+
+
+def _tasks(tables: Mapping[str, pd.DataFrame], tasks: Sequence[str]) -> plots.Figure:
+    with plots.style():
+        figure = plots.new_figure(size=(7.0, 2.6))
+        (ax,) = figure.axes
+        plots.accuracy_by_task(ax, tables["accuracy"], tasks=tasks)
+        figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+def _letters(*axes: plots.Axes) -> None:
+    for letter, ax in zip("abcdefgh", axes, strict=False):
+        ax.set_title(letter, loc="left", fontweight="bold", fontsize=9)

@@ -1,0 +1,216 @@
+"""The report of the main job: one self-contained HTML page."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from ctxrnn._checkpoint import write_atomically
+from ctxrnn.analysis import mean_interval
+from ctxrnn.studies._figures import reproduce_figures
+
+if TYPE_CHECKING:
+    from ctxrnn.studies._folder import ResultsFolder
+    from ctxrnn.studies._reproduce import ReproduceSettings
+
+_CSS = """
+body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:0 auto;padding:1rem;color:#1a1a1a}
+h1{font-size:1.5rem;line-height:1.25}h2{font-size:1.15rem;margin-top:2rem}
+img{max-width:100%;height:auto;display:block}figure{margin:1.5rem 0}
+figcaption{font-size:.9rem;color:#444}
+.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.85rem}
+th,td{padding:.25rem .6rem;text-align:right;border-bottom:1px solid #ddd;white-space:nowrap}
+th:first-child,td:first-child{text-align:left}
+code,pre{font-family:ui-monospace,monospace;font-size:.85rem;overflow-wrap:anywhere}
+pre{background:#f5f5f5;padding:.7rem;white-space:pre-wrap}
+"""
+
+
+def write_report(
+    results: ResultsFolder,
+    settings: ReproduceSettings,
+    tables: Mapping[str, pd.DataFrame],
+    provenance: Mapping[str, Any],
+) -> Path:
+    """Draw the figures and write `report.html`, which needs no other file."""
+    figures = reproduce_figures(
+        results.path / "figures", tables, settings.tasks, settings.train.target
+    )
+    parts = [
+        "<h1>How well do excitability, synaptic and combined modulation hold several tasks, and "
+        "what happens when the context becomes ambiguous?</h1>",
+        _method(settings, tables["networks"]),
+        "<h2>Result</h2>",
+        _scroll(_summary(tables["networks"])),
+        f"<p>{_note(settings)}</p>",
+        _figure(figures["learning"], "Learning", _learning_caption(tables)),
+        _figure(figures["ambiguity"], "Ambiguity", _ambiguity_caption(tables)),
+        _figure(figures["tasks"], "Accuracy per task", _tasks_caption(settings)),
+        "<h2>Accuracy per task</h2>",
+        _scroll(_per_task(tables["accuracy"], settings)),
+        "<h2>Provenance</h2>",
+        _provenance(provenance),
+        "<p>Records: <code>networks</code>, <code>accuracy</code>, <code>learning</code>, "
+        "<code>ambiguity</code> as <code>.parquet</code> and <code>.csv</code> beside this page; "
+        "trained networks in <code>networks/</code>, figures as PDF and PNG in "
+        "<code>figures/</code>.</p>",
+    ]
+    page = (
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
+        f"<title>ctxrnn reproduce</title><style>{_CSS}</style></head><body>"
+        + "\n".join(parts)
+        + "</body></html>"
+    )
+    path = results.path / "report.html"
+    write_atomically(path, page.encode())
+    return path
+
+
+def _method(settings: ReproduceSettings, networks: pd.DataFrame) -> str:
+    tasks = ", ".join(settings.tasks)
+    sizes = "; ".join(
+        f"{html.escape(row.variant)}: N = {row.units}, {row.parameters} parameters"
+        for row in networks.drop_duplicates("variant").itertuples()
+    )
+    return (
+        f"<p>Continuous-time tanh networks (tau {settings.tau:g} ms, dt {settings.dt:g} ms) were "
+        f"trained on {len(settings.tasks)} neurogym tasks at once ({html.escape(tasks)}; ring of "
+        f"{settings.ring}), {settings.seeds} networks per mechanism, at equal parameter counts "
+        f"({sizes}). The task is told by a context vector alone, which acts on neurons "
+        "(<code>e-</code>), on recurrent synapses (<code>s-</code>), on both (<code>es-</code>), "
+        "or not at all (<code>none</code>). Accuracy is measured on fresh trials, relative to an "
+        "ideal observer's ceiling. Then the context of each trial is mixed with that of every "
+        "other task, (1 &minus; &lambda;) e<sub>k</sub> + &lambda; e<sub>j</sub>, without further "
+        "training.</p>"
+        "<p>This tests claims in the abstract of Vedovati &amp; Ching (2024, arXiv:2408.01316) "
+        "under operational definitions of our own; the full text was not available, and no number "
+        "here reproduces one of the paper.</p>"
+    )
+
+
+def _cell(values: pd.Series) -> str:
+    finite = values.dropna().to_numpy(dtype=float)
+    if not len(finite):
+        return "never"
+    interval = mean_interval(finite)
+    text = f"{interval.mean:.3f}"
+    if len(finite) > 1:
+        text += f" &plusmn; {interval.high - interval.mean:.3f}"
+    missing = len(values) - len(finite)
+    return text + (f" ({missing} never)" if missing else "")
+
+
+def _summary(networks: pd.DataFrame) -> str:
+    columns = {
+        "relative_mean": "accuracy / ceiling",
+        "relative_conflicting": "on conflicting tasks",
+        "relative_min": "worst task",
+        "area": "area A",
+        "area_relative": "A / clean",
+        "lambda_50": "&lambda;<sub>50</sub>",
+    }
+    if networks["relative_conflicting"].isna().all():
+        del columns["relative_conflicting"]
+    rows = []
+    for variant, group in networks.groupby("variant", sort=False):
+        cells = [html.escape(str(variant)), str(group["units"].iloc[0]), str(len(group))]
+        rows.append(cells + [_cell(group[column]) for column in columns])
+    return _table(["mechanism", "N", "networks", *columns.values()], rows)
+
+
+def _note(settings: ReproduceSettings) -> str:
+    text = (
+        "Mean &plusmn; half-width of the 95&nbsp;% t interval over networks. "
+        "A is the mean normalised accuracy, (p &minus; chance) / (ceiling &minus; chance), for "
+        "&lambda; from 0 to 0.5; &lambda;<sub>50</sub> is where it falls to half of its clean "
+        "value (never: not up to &lambda; = 1). A network without context cannot tell twins apart "
+        "and does not see the mixture."
+    )
+    if settings.seeds < 5:
+        text += (
+            f" With {settings.seeds} networks per mechanism the intervals are wide: read this as "
+            "a first look, not as evidence for an order of the mechanisms."
+        )
+    return text
+
+
+def _per_task(accuracy: pd.DataFrame, settings: ReproduceSettings) -> str:
+    mean = accuracy.pivot_table(index="task", columns="variant", values="accuracy", sort=False)
+    limits = accuracy.drop_duplicates("task").set_index("task")
+    rows = [
+        [html.escape(task)]
+        + [f"{mean.loc[task, variant]:.3f}" for variant in settings.variants]
+        + [f"{limits.loc[task, 'chance']:.3f}", f"{limits.loc[task, 'ceiling']:.3f}"]
+        for task in settings.tasks
+    ]
+    return _table(["task", *map(html.escape, settings.variants), "chance", "ceiling"], rows)
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    top = "".join(f"<th>{cell}</th>" for cell in head)
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _scroll(table: str) -> str:
+    return f"<div class='scroll'>{table}</div>"
+
+
+def _figure(path: Path, title: str, caption: str) -> str:
+    data = base64.b64encode(path.read_bytes()).decode()
+    plain = html.escape(f"{title}. {html.unescape(caption)}", quote=True)
+    return (
+        f"<figure><img alt=\"{plain}\" src='data:image/png;base64,{data}'>"
+        f"<figcaption><b>{html.escape(title)}.</b> {caption}</figcaption></figure>"
+    )
+
+
+def _means(networks: pd.DataFrame, column: str) -> str:
+    means = networks.groupby("variant", sort=False)[column].mean()
+    return ", ".join(f"{html.escape(str(variant))} {value:.2f}" for variant, value in means.items())
+
+
+def _learning_caption(tables: Mapping[str, pd.DataFrame]) -> str:
+    return (
+        "a, accuracy relative to the ceiling during training (thick: mean, thin: single "
+        "networks). b, the same on fresh trials with the weights that were kept: "
+        f"{_means(tables['networks'], 'relative_mean')}."
+    )
+
+
+def _ambiguity_caption(tables: Mapping[str, pd.DataFrame]) -> str:
+    networks = tables["networks"]
+    return (
+        "a, normalised accuracy on the dominant task while its context is mixed with another's "
+        "(thick: mean, thin: single networks, marker: half-way point). b, area up to an even "
+        f"mixture: {_means(networks, 'area')}. c, half-way point; an asterisk tells that some "
+        "networks never fell to half. Bars are 95 % t intervals."
+    )
+
+
+def _tasks_caption(settings: ReproduceSettings) -> str:
+    return (
+        f"Fraction of correct trials on {settings.test_trials} fresh trials per task; bars are "
+        "means over networks, dots single networks, lines each task's chance and ceiling."
+    )
+
+
+def _provenance(provenance: Mapping[str, Any]) -> str:
+    versions = ", ".join(f"{name} {value}" for name, value in provenance["versions"].items())
+    seeds = ", ".join(f"{number}: {seed}" for number, seed in provenance["seeds"].items())
+    rows = [
+        ["command", f"<code>{html.escape(str(provenance['command']))}</code>"],
+        ["versions", html.escape(versions)],
+        ["seeds (network: seed)", html.escape(seeds)],
+        ["machine", html.escape(str(provenance["machine"]))],
+        ["time, this run", f"{provenance['seconds of this run']:g} s"],
+        ["time, all networks", f"{provenance['seconds of all networks']:g} s of one core"],
+    ]
+    lines = "".join(f"<dt><b>{name}</b></dt><dd>{value}</dd>" for name, value in rows)
+    return f"<dl>{lines}</dl>"
