@@ -153,7 +153,7 @@ def network_header(network: CTRNN) -> dict[str, Any]:
     """Return what rebuilds a network, apart from its tensors, as JSON-able values."""
     pathways = [
         {"kind": type(pathway).__name__, "options": pathway.config()}
-        for pathway in network.modulation.pathways
+        for pathway in network.modulation
     ]
     dtype = str(network.dtype).removeprefix("torch.")
     return {

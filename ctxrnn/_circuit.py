@@ -20,6 +20,10 @@ class Recurrence(ABC):
     def __call__(self, rates: Tensor) -> Tensor:
         """Return the recurrent current that `rates` cause."""
 
+    def onto(self, current: Tensor, rates: Tensor) -> Tensor:
+        """Return `current` and the recurrent current together, (trial, unit)."""
+        return current + self(rates)
+
     @abstractmethod
     def dense(self) -> Tensor:
         """Return the map as a matrix, (unit, unit) or (trial, unit, unit), `[post, pre]`."""
@@ -33,6 +37,11 @@ class Dense(Recurrence):
 
     def __call__(self, rates: Tensor) -> Tensor:
         return rates @ self.weight.mT
+
+    def onto(self, current: Tensor, rates: Tensor) -> Tensor:
+        if rates.ndim == 2 and current.shape == rates.shape:
+            return torch.addmm(current, rates, self.weight.mT)
+        return current + self(rates)
 
     def dense(self) -> Tensor:
         return self.weight
@@ -55,11 +64,17 @@ class Scaled(Recurrence):
     keep_base: bool
 
     def __call__(self, rates: Tensor) -> Tensor:
+        scaled = self._scaled(rates)
+        return self.base.onto(scaled, rates) if self.keep_base else scaled
+
+    def onto(self, current: Tensor, rates: Tensor) -> Tensor:
+        total = current + self._scaled(rates)
+        return self.base.onto(total, rates) if self.keep_base else total
+
+    def _scaled(self, rates: Tensor) -> Tensor:
         if self.post.shape[0] == 1:
-            scaled = self.post[0] * self.base(self.pre[0] * rates)
-        else:
-            scaled = (self.post * self.base(self.pre * rates.unsqueeze(-3))).sum(-3)
-        return self.base(rates) + scaled if self.keep_base else scaled
+            return self.post[0] * self.base(self.pre[0] * rates)
+        return (self.post * self.base(self.pre * rates.unsqueeze(-3))).sum(-3)
 
     def dense(self) -> Tensor:
         factor = torch.einsum("fti,ftj->tij", self.post, self.pre)
@@ -177,11 +192,11 @@ class Circuit:
     gain: Tensor | None = None
     threshold: Tensor | None = None
 
-    def propagate(self, rates: Tensor) -> Tensor:
-        """Return W(c) r, (..., trial, unit): the one place where weights act on rates."""
+    def propagate(self, rates: Tensor, current: Tensor | None = None) -> Tensor:
+        """Return W(c) r [+ current], (..., trial, unit): the one place where weights act."""
         if self.recurrent is None:
             raise ValueError("the circuit has no recurrent weights: no pathway has set them")
-        return self.recurrent(rates)
+        return self.recurrent(rates) if current is None else self.recurrent.onto(current, rates)
 
     def excite(self, currents: Tensor) -> Tensor:
         """Return G(c) * (x - Theta c), what the nonlinearity is applied to."""

@@ -15,6 +15,8 @@ class Masked(nn.Module):
         mask: (unit, unit), 1 where a connection exists, `[post, pre]`.
     """
 
+    mask: Tensor
+
     def __init__(self, mask: Tensor) -> None:
         super().__init__()
         self.register_buffer("mask", mask)
@@ -34,6 +36,8 @@ class Dale(nn.Module):
     Args:
         sign: (unit,), +1 for an excitatory and -1 for an inhibitory presynaptic neuron.
     """
+
+    sign: Tensor
 
     def __init__(self, sign: Tensor) -> None:
         super().__init__()

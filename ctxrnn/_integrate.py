@@ -1,12 +1,14 @@
-"""The time loop: a plain reference path that autograd differentiates."""
+"""The time loop: the plain one, which autograd differentiates, and the way to the fast one."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from ctxrnn import _fast
 from ctxrnn._circuit import Circuit
 from ctxrnn._context import Contexts
 
@@ -40,10 +42,12 @@ def integrate(
     if contexts is not None and contexts.varies:
         return _integrate_varying(network, inputs, contexts, start, noise)
     circuit = network.circuit(contexts)
-    external = _project(inputs, circuit) + circuit.current
-    if noise is not None:
-        external = external + noise
+    external = _project(inputs, circuit, noise)
     alpha = network.alpha
+    name = network.nonlinearity_name
+    if network.fast and name and _fast.covers(circuit, network.form, name, alpha):
+        potentials, rates = _fast.run(circuit, external, start, alpha, name, network.phi)
+        return potentials.transpose(0, 1), rates.transpose(0, 1)
     state, rates = start, network.rates(circuit, start)
     states: list[Tensor] = []
     rate_list: list[Tensor] = []
@@ -53,10 +57,11 @@ def integrate(
         rates = network.rates(circuit, state)
         states.append(state)
         rate_list.append(rates)
-    stacked = torch.stack(states, dim=1)
+    # Stacked time first, which copies whole blocks, and handed out trial first.
+    stacked = torch.stack(states).transpose(0, 1)
     if network.form == "rate":
         return stacked, stacked
-    return stacked, torch.stack(rate_list, dim=1)
+    return stacked, torch.stack(rate_list).transpose(0, 1)
 
 
 def _integrate_varying(
@@ -67,12 +72,12 @@ def _integrate_varying(
     noise: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     base = network.base_circuit()
-    projected = _project(inputs, base).unbind(0)
+    projected = _project(inputs, replace(base, current=torch.zeros_like(base.current)), None)
     alpha = network.alpha
     state = start
     states: list[Tensor] = []
     rate_list: list[Tensor] = []
-    for step, current in enumerate(projected):
+    for step, current in enumerate(projected.unbind(0)):
         circuit = network.modulation(base, contexts.at(step))
         if circuit.input_weight is not base.input_weight:
             current = inputs[:, step] @ circuit.input_weight.mT
@@ -83,11 +88,14 @@ def _integrate_varying(
         state = torch.lerp(state, target, alpha)
         states.append(state)
         rate_list.append(network.rates(circuit, state))
-    return torch.stack(states, dim=1), torch.stack(rate_list, dim=1)
+    return torch.stack(states).transpose(0, 1), torch.stack(rate_list).transpose(0, 1)
 
 
-def _project(inputs: Tensor, circuit: Circuit) -> Tensor:
-    """Project the inputs of all steps in one product, (time, trial, unit)."""
+def _project(inputs: Tensor, circuit: Circuit, noise: Tensor | None) -> Tensor:
+    """Return B u + current [+ noise] of all steps by one product, (time, trial, unit)."""
     trials, steps, width = inputs.shape
     flat = inputs.transpose(0, 1).reshape(steps * trials, width)
-    return (flat @ circuit.input_weight.mT).view(steps, trials, -1)
+    shape = (steps, trials, circuit.input_weight.shape[0])
+    current = circuit.current.expand(shape) if noise is None else noise + circuit.current
+    flat_current = current.reshape(steps * trials, shape[-1])
+    return torch.addmm(flat_current, flat, circuit.input_weight.mT).view(shape)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
@@ -288,6 +288,10 @@ class Hadamard(_Synaptic):
         seed: Seed or generator of the initial values.
     """
 
+    h: Tensor
+    m: Tensor
+    n: Tensor
+
     def __init__(
         self,
         units: int,
@@ -337,8 +341,8 @@ class Hadamard(_Synaptic):
 
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        names = ("units", "contexts", "rank", "symmetric", "gated")
-        names += ("interpolation", "nonnegative", "sd")
+        names = ["units", "contexts", "rank", "symmetric", "gated"]
+        names += ["interpolation", "nonnegative", "sd"]
         return {name: getattr(self, name) for name in names}
 
 
@@ -576,15 +580,21 @@ class Chain(nn.Module):
                 )
         self.pathways = nn.ModuleList(pathways)
 
+    def __iter__(self) -> Iterator[AbstractModulation]:
+        return (pathway for pathway in self.pathways if isinstance(pathway, AbstractModulation))
+
+    def __len__(self) -> int:
+        return len(self.pathways)
+
     @property
     def units(self) -> int | None:
         """N, or None for an empty chain."""
-        return self.pathways[0].units if len(self.pathways) else None
+        return next((pathway.units for pathway in self), None)
 
     @property
     def contexts(self) -> int | None:
         """K, or None for an empty chain."""
-        return self.pathways[0].contexts if len(self.pathways) else None
+        return next((pathway.contexts for pathway in self), None)
 
     @property
     def replaces_weight(self) -> bool:

@@ -111,10 +111,15 @@ class CTRNN(nn.Module):
 
     Attributes:
         config: The arguments as JSON-able values, for checkpoints.
+        fast: Whether to use the time loop with a gradient of its own where it applies (current
+            form, no gain or threshold, context constant in time); False for the plain loop, which
+            gives the same numbers up to rounding and can be differentiated twice.
 
     Raises:
         ValueError: For arguments out of range; unknown names list the known ones.
     """
+
+    fast: bool = True
 
     def __init__(
         self,
@@ -147,6 +152,7 @@ class CTRNN(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
+        self._tau: Tensor
         for name, size in (("inputs", inputs), ("units", units), ("outputs", outputs)):
             check_count(name, size)
         check_not_negative("noise", noise)
@@ -306,7 +312,7 @@ class CTRNN(nn.Module):
 
     def target(self, circuit: Circuit, rates: Tensor, current: Tensor) -> Tensor:
         """Return what the state relaxes to; `current` is all of the current but the recurrent."""
-        total = circuit.propagate(rates) + current
+        total = circuit.propagate(rates, current)
         return self.phi(circuit.excite(total)) if self.form == "rate" else total
 
     def velocity(self, circuit: Circuit, x: Tensor, u: Tensor) -> Tensor:
@@ -378,7 +384,9 @@ class CTRNN(nn.Module):
         check_not_negative("noise", sigma)
         drawn = None
         if sigma > 0:
-            drawn = self._draw((steps, trials, self.units), generator) * self.noise_scale(sigma)
+            drawn = self._draw((steps, trials, self.units), generator)
+            scale = self.noise_scale(sigma)
+            drawn = drawn * scale if isinstance(scale, Tensor) else drawn.mul_(scale)
         potentials, rates = integrate(self, u, contexts, start, drawn)
         return Trajectory(potentials, rates, self.read_out(potentials, rates))
 

@@ -281,7 +281,9 @@ class _Run:
             )
         self.network, self.tasks, self.evaluation_tasks = network, tasks, evaluation_tasks
         self.config, self.seed, self.callbacks = config, seed, callbacks
-        self.parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
+        self.parameters: dict[str, Tensor] = {
+            name: p for name, p in network.named_parameters() if p.requires_grad
+        }
         self.optimizer = torch.optim.Adam(self.parameters.values(), lr=config.learning_rate)
         self.history = TrainingHistory()
         self.step = self.last_evaluation = self.good_checks = 0

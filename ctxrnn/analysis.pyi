@@ -1,2 +1,4 @@
-# For type checkers only, in a checkout: ctxrnn.analysis is the folder analysis/ at the top level (see setup.cfg).
+# For type checkers in a checkout, where ctxrnn.analysis is the top-level folder analysis/
+# (setup.cfg). A star import brings no sub-modules.
 from analysis import *
+from analysis import plots as plots

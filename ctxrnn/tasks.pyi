@@ -1,2 +1,2 @@
-# For type checkers only, in a checkout: ctxrnn.tasks is the folder tasks/ at the top level (see setup.cfg).
+# For type checkers in a checkout, where ctxrnn.tasks is the top-level folder tasks/ (setup.cfg).
 from tasks import *

@@ -100,8 +100,10 @@ def _cell(values: pd.Series) -> str:
         return "never"
     interval = mean_interval(finite)
     text = f"{interval.mean:.3f}"
-    if len(finite) > 1:
+    if len(finite) > 2:
         text += f" &plusmn; {interval.high - interval.mean:.3f}"
+    elif len(finite) == 2:
+        text += f" ({finite.min():.3f} to {finite.max():.3f})"
     missing = len(values) - len(finite)
     return text + (f" ({missing} never)" if missing else "")
 
@@ -126,7 +128,8 @@ def _summary(networks: pd.DataFrame) -> str:
 
 def _note(settings: ReproduceSettings) -> str:
     text = (
-        "Mean &plusmn; half-width of the 95&nbsp;% t interval over networks. "
+        "Mean over networks, &plusmn; half-width of its 95&nbsp;% t interval (with two networks: "
+        "the two values). "
         "A is the mean normalised accuracy, (p &minus; chance) / (ceiling &minus; chance), for "
         "&lambda; from 0 to 0.5; &lambda;<sub>50</sub> is where it falls to half of its clean "
         "value (never: not up to &lambda; = 1). A network without context cannot tell twins apart "
@@ -134,8 +137,8 @@ def _note(settings: ReproduceSettings) -> str:
     )
     if settings.seeds < 5:
         text += (
-            f" With {settings.seeds} networks per mechanism the intervals are wide: read this as "
-            "a first look, not as evidence for an order of the mechanisms."
+            f" With {settings.seeds} networks per mechanism this is a first look, not evidence "
+            "for an order of the mechanisms."
         )
     return text
 
@@ -190,7 +193,7 @@ def _ambiguity_caption(tables: Mapping[str, pd.DataFrame]) -> str:
         "a, normalised accuracy on the dominant task while its context is mixed with another's "
         "(thick: mean, thin: single networks, marker: half-way point). b, area up to an even "
         f"mixture: {_means(networks, 'area')}. c, half-way point; an asterisk tells that some "
-        "networks never fell to half. Bars are 95 % t intervals."
+        "networks never fell to half. Bars are 95 % t intervals, from three networks on."
     )
 
 

@@ -113,7 +113,9 @@ class ReproduceSettings:
         for name in values:
             if name not in known:
                 raise unknown_name("setting", name, known)
-        plain = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+        plain: dict[str, Any] = {
+            key: tuple(v) if isinstance(v, list) else v for key, v in values.items()
+        }
         if isinstance(plain.get("train"), Mapping):
             plain["train"] = TrainConfig.from_dict(plain["train"])
         return cls(**plain)
@@ -262,7 +264,7 @@ def _start_worker(progress: Any, stop: Any) -> None:
 
 
 def _work(settings: ReproduceSettings, variant: str, number: int, results: ResultsFolder) -> str:
-    """Run a cell in a worker and write its record; return a message about it, or ""."""
+    """Run a cell in a worker and write its record; return a line about it."""
     if _Worker.stop.is_set():
         raise KeyboardInterrupt
     name = _cell_name(variant, number)
@@ -283,7 +285,8 @@ def _work(settings: ReproduceSettings, variant: str, number: int, results: Resul
     results.write_json(f"cells/{name}.json", record)
     (results.path / "networks" / f"{name}.training").unlink(missing_ok=True)
     _Worker.progress.put((name, settings.train.steps))
-    return str(record["message"])
+    relative = record["learning"][-1]["relative_mean"] if record["learning"] else 0.0
+    return record["message"] or f"p/ceiling {relative:.3f}, {record['seconds']:.0f} s"
 
 
 def reproduce(
@@ -312,11 +315,11 @@ def reproduce(
     """
     from ctxrnn.studies._report import write_report
 
-    label = settings if isinstance(settings, str) else "custom"
     if isinstance(settings, str):
         if settings not in SCALES:
             raise unknown_name("scale", settings, SCALES)
         settings = SCALES[settings]
+    label = next((name for name, known in SCALES.items() if known == settings), "custom")
     cores = os.cpu_count() or 1
     workers = cores if workers is None else workers
     check_count("workers", workers)
@@ -408,8 +411,10 @@ def _run_missing(
                 if error is not None:
                     failures.append(f"{name}: {type(error).__name__}: {error}")
                     continue
-                if future.result():
-                    tqdm.write(f"{name}: {future.result()}", file=sys.stderr)
+                if progress is not False:
+                    finished = len(futures) - len(pending) - len(failures)
+                    line = f"{name}: {future.result()} ({finished} of {len(futures)})"
+                    tqdm.write(line, file=sys.stderr)
     return failures
 
 
@@ -423,7 +428,10 @@ def _tables(
 
     tasks = _task_set(settings.tasks, settings.dt, settings.ring, settings.input_noise)
     conflicting = [t for pair in TWINS if set(pair) <= set(settings.tasks) for t in pair]
-    networks, accuracy, learning, ambiguity = [], [], [], []
+    networks: list[dict[str, Any]] = []
+    accuracy: list[dict[str, Any]] = []
+    learning: list[dict[str, Any]] = []
+    ambiguity: list[pd.DataFrame] = []
     for record in records:
         key = {"variant": record["variant"], "seed": record["number"]}
         relative = dict(tasks.relative(record["accuracy"]))

@@ -1,0 +1,19 @@
+"""Tasks as batches of trials, with the stimulus and the context kept apart."""
+
+from __future__ import annotations
+
+import sys
+
+if __name__ == "tasks":
+    # In a checkout `import tasks` finds this folder; hand out ctxrnn.tasks, not a copy.
+    import ctxrnn.tasks
+
+    sys.modules[__name__] = ctxrnn.tasks
+else:
+    from ._bank import TrialBank as TrialBank
+    from ._catalogue import REPAIRS as REPAIRS
+    from ._catalogue import YANG19 as YANG19
+    from ._factory import task_set as task_set
+    from ._listing import list_tasks as list_tasks
+    from ._listing import neurogym_ids as neurogym_ids
+    from ._task_set import TaskSet as TaskSet
