@@ -89,12 +89,9 @@ def save_figure(figure: Figure, path: str | Path) -> list[Path]:
     """
     written = []
     with style():
-        for ending, options in (
-            (".pdf", {"metadata": {"CreationDate": None}}),
-            (".png", {}),
-        ):
+        for ending, metadata in ((".pdf", {"CreationDate": None}), (".png", None)):
             target = Path(path).with_name(Path(path).name + ending)
-            figure.savefig(target, **options)
+            figure.savefig(target, metadata=metadata)
             written.append(target)
     return written
 
@@ -218,6 +215,8 @@ def interval_points(
 ) -> Axes:
     """Draw one value per network beside its mean and 95 % t interval, by variant.
 
+    Two networks have no interval worth drawing: their two points say what is known.
+
     Args:
         ax: Axes to draw on.
         table: Columns variant and `value`; one row per network.
@@ -232,13 +231,14 @@ def interval_points(
         values = rows.dropna().to_numpy(dtype=float)
         kind = mechanism(str(variant))
         colour = MECHANISM_COLOURS[kind]
-        ticks.append(f"{variant}\nn = {len(values)}" + ("" if len(values) == len(rows) else "*"))
+        name = str(variant).replace("es-", "es-\n")
+        ticks.append(f"{name}\nn = {len(values)}" + ("" if len(values) == len(rows) else "*"))
         if not len(values):
             continue
         spread = np.linspace(-0.1, 0.1, len(values)) if len(values) > 1 else np.zeros(1)
         ax.plot(place - 0.2 + spread, values, _MARKERS[kind], color=colour, markersize=3, alpha=0.6)
         interval = mean_interval(values)
-        if np.isfinite(interval.low):
+        if len(values) > 2:
             ax.errorbar(
                 place + 0.12,
                 interval.mean,

@@ -1,39 +1,99 @@
-"""Continuous-time recurrent networks with excitability and synaptic context pathways."""
+"""Continuous-time recurrent networks with excitability and synaptic context pathways.
 
-from ctxrnn._catalogue import VARIANTS as VARIANTS
-from ctxrnn._catalogue import matched_units as matched_units
-from ctxrnn._catalogue import modulation as modulation
-from ctxrnn._catalogue import parameter_count as parameter_count
-from ctxrnn._catalogue import variant_ids as variant_ids
-from ctxrnn._checkpoint import CheckpointError as CheckpointError
-from ctxrnn._checkpoint import load as load
-from ctxrnn._checkpoint import load_notes as load_notes
-from ctxrnn._checkpoint import save as save
-from ctxrnn._checks import derive_seed as derive_seed
-from ctxrnn._checks import make_generator as make_generator
-from ctxrnn._circuit import Circuit as Circuit
-from ctxrnn._circuit import Recurrence as Recurrence
-from ctxrnn._context import Contexts as Contexts
-from ctxrnn._context import filter_context as filter_context
-from ctxrnn._losses import cross_entropy as cross_entropy
-from ctxrnn._losses import squared_error as squared_error
-from ctxrnn._losses import task_loss as task_loss
-from ctxrnn._modulation import AbstractModulation as AbstractModulation
-from ctxrnn._modulation import Additive as Additive
-from ctxrnn._modulation import Chain as Chain
-from ctxrnn._modulation import Drive as Drive
-from ctxrnn._modulation import Full as Full
-from ctxrnn._modulation import Gain as Gain
-from ctxrnn._modulation import Hadamard as Hadamard
-from ctxrnn._modulation import LowRank as LowRank
-from ctxrnn._modulation import Masks as Masks
-from ctxrnn._modulation import Scalar as Scalar
-from ctxrnn._modulation import Threshold as Threshold
-from ctxrnn._network import CTRNN as CTRNN
-from ctxrnn._network import Trajectory as Trajectory
-from ctxrnn._training import TrainConfig as TrainConfig
-from ctxrnn._training import TrainingHistory as TrainingHistory
-from ctxrnn._training import evaluate as evaluate
-from ctxrnn._training import train as train
-from ctxrnn._trials import TrialBatch as TrialBatch
-from ctxrnn._trials import pad_trials as pad_trials
+Names are imported when they are first used, so that `ctxrnn --help` need not wait for torch.
+"""
+
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
+if _TYPE_CHECKING:
+    from ctxrnn._catalogue import VARIANTS as VARIANTS
+    from ctxrnn._catalogue import matched_units as matched_units
+    from ctxrnn._catalogue import modulation as modulation
+    from ctxrnn._catalogue import parameter_count as parameter_count
+    from ctxrnn._catalogue import variant_ids as variant_ids
+    from ctxrnn._checkpoint import CheckpointError as CheckpointError
+    from ctxrnn._checkpoint import load as load
+    from ctxrnn._checkpoint import load_notes as load_notes
+    from ctxrnn._checkpoint import save as save
+    from ctxrnn._checks import derive_seed as derive_seed
+    from ctxrnn._checks import make_generator as make_generator
+    from ctxrnn._circuit import Circuit as Circuit
+    from ctxrnn._circuit import Recurrence as Recurrence
+    from ctxrnn._context import Contexts as Contexts
+    from ctxrnn._context import filter_context as filter_context
+    from ctxrnn._losses import cross_entropy as cross_entropy
+    from ctxrnn._losses import squared_error as squared_error
+    from ctxrnn._losses import task_loss as task_loss
+    from ctxrnn._modulation import AbstractModulation as AbstractModulation
+    from ctxrnn._modulation import Additive as Additive
+    from ctxrnn._modulation import Chain as Chain
+    from ctxrnn._modulation import Drive as Drive
+    from ctxrnn._modulation import Full as Full
+    from ctxrnn._modulation import Gain as Gain
+    from ctxrnn._modulation import Hadamard as Hadamard
+    from ctxrnn._modulation import LowRank as LowRank
+    from ctxrnn._modulation import Masks as Masks
+    from ctxrnn._modulation import Scalar as Scalar
+    from ctxrnn._modulation import Threshold as Threshold
+    from ctxrnn._network import CTRNN as CTRNN
+    from ctxrnn._network import Trajectory as Trajectory
+    from ctxrnn._training import TrainConfig as TrainConfig
+    from ctxrnn._training import TrainingHistory as TrainingHistory
+    from ctxrnn._training import evaluate as evaluate
+    from ctxrnn._training import train as train
+    from ctxrnn._trials import TrialBatch as TrialBatch
+    from ctxrnn._trials import pad_trials as pad_trials
+
+_HOMES = {
+    "VARIANTS": "_catalogue",
+    "matched_units": "_catalogue",
+    "modulation": "_catalogue",
+    "parameter_count": "_catalogue",
+    "variant_ids": "_catalogue",
+    "CheckpointError": "_checkpoint",
+    "load": "_checkpoint",
+    "load_notes": "_checkpoint",
+    "save": "_checkpoint",
+    "derive_seed": "_checks",
+    "make_generator": "_checks",
+    "Circuit": "_circuit",
+    "Recurrence": "_circuit",
+    "Contexts": "_context",
+    "filter_context": "_context",
+    "cross_entropy": "_losses",
+    "squared_error": "_losses",
+    "task_loss": "_losses",
+    "AbstractModulation": "_modulation",
+    "Additive": "_modulation",
+    "Chain": "_modulation",
+    "Drive": "_modulation",
+    "Full": "_modulation",
+    "Gain": "_modulation",
+    "Hadamard": "_modulation",
+    "LowRank": "_modulation",
+    "Masks": "_modulation",
+    "Scalar": "_modulation",
+    "Threshold": "_modulation",
+    "CTRNN": "_network",
+    "Trajectory": "_network",
+    "TrainConfig": "_training",
+    "TrainingHistory": "_training",
+    "evaluate": "_training",
+    "train": "_training",
+    "TrialBatch": "_trials",
+    "pad_trials": "_trials",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

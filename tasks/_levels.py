@@ -10,6 +10,7 @@ import numpy as np
 from . import _observer
 from ._catalogue import FAMILY
 from ._criterion import HALF_WINDOW
+from ._seeding import reseed_timing
 from ._timing import step_counts
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def ceiling(source: Source, vector: bool) -> float:
 def _steps(core: Any, first: str, second: str | None = None) -> _observer.Steps:
     # Distributions without a closed form are sampled, always with the same numbers.
     core.rng = np.random.RandomState(0)
+    reseed_timing(core, 0)
     one = step_counts(core, first)
     two = step_counts(core, second) if second else {0: 1.0}
     return tuple(((a, b), p * q) for a, p in one.items() for b, q in two.items())

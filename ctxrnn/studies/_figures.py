@@ -13,23 +13,23 @@ if TYPE_CHECKING:
 
 
 def reproduce_figures(
-    folder: Path, tables: Mapping[str, pd.DataFrame], tasks: Sequence[str], target: float | None
+    folder: Path, tables: Mapping[str, pd.DataFrame], tasks: Sequence[str]
 ) -> dict[str, Path]:
     """Draw the figures into a folder as PDF and PNG; return the PNG of each by its name."""
     folder.mkdir(parents=True, exist_ok=True)
     drawn = {
-        "learning": _learning(tables, target),
+        "learning": _learning(tables),
         "ambiguity": _ambiguity(tables),
         "tasks": _tasks(tables, tasks),
     }
     return {name: plots.save_figure(figure, folder / name)[-1] for name, figure in drawn.items()}
 
 
-def _learning(tables: Mapping[str, pd.DataFrame], target: float | None) -> plots.Figure:
+def _learning(tables: Mapping[str, pd.DataFrame]) -> plots.Figure:
     with plots.style():
         figure = plots.new_figure(1, 2, size=(7.0, 2.8))
         left, right = figure.axes
-        plots.learning_curves(left, tables["learning"], target=target)
+        plots.learning_curves(left, tables["learning"])
         plots.interval_points(
             right, tables["networks"], "relative_mean", label="accuracy / ceiling, fresh trials"
         )

@@ -38,9 +38,7 @@ def write_report(
     provenance: Mapping[str, Any],
 ) -> Path:
     """Draw the figures and write `report.html`, which needs no other file."""
-    figures = reproduce_figures(
-        results.path / "figures", tables, settings.tasks, settings.train.target
-    )
+    figures = reproduce_figures(results.path / "figures", tables, settings.tasks)
     parts = [
         "<h1>How well do excitability, synaptic and combined modulation hold several tasks, and "
         "what happens when the context becomes ambiguous?</h1>",

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+
 from ctxrnn import CTRNN, Contexts, TrialBatch
 from ctxrnn.analysis import (
     ambiguity_curve,

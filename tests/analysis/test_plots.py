@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+
 from ctxrnn.analysis import plots
 
 VARIANTS = ("none", "e-add", "s-sym", "es-add-sym")

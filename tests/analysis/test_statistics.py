@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from ctxrnn.analysis import mean_interval
 
 
