@@ -6,6 +6,7 @@ Okabe and Ito (2008); fonts are embedded as editable text.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from ctxrnn._checkpoint import write_atomically
 
 from .statistics import mean_interval
 
@@ -81,7 +84,7 @@ def new_figure(rows: int = 1, columns: int = 1, *, size: tuple[float, float]) ->
 
 
 def save_figure(figure: Figure, path: str | Path) -> list[Path]:
-    """Save a figure as PDF and PNG beside each other.
+    """Save a figure as PDF and PNG beside each other, each whole or not at all.
 
     Args:
         figure: The figure.
@@ -91,7 +94,9 @@ def save_figure(figure: Figure, path: str | Path) -> list[Path]:
     with style():
         for ending, metadata in ((".pdf", {"CreationDate": None}), (".png", None)):
             target = Path(path).with_name(Path(path).name + ending)
-            figure.savefig(target, metadata=metadata)
+            drawn = io.BytesIO()
+            figure.savefig(drawn, format=ending[1:], metadata=metadata)
+            write_atomically(target, drawn.getvalue())
             written.append(target)
     return written
 

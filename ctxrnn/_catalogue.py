@@ -63,7 +63,7 @@ VARIANTS: tuple[Variant, ...] = (
     Variant("s-add-R", "additive low rank", "W + sum_k c_k m_k n_k^T", "2 N R K"),
     Variant("s-scalar", "global scaling", "(1 + f^T c) W", "K"),
     Variant("s-full", "no sharing (upper bound)", "sum_k c_k W_k", "K N^2 replaces N^2"),
-    Variant("es-*", "any e-* with any s-*, e.g. es-add-sym (short: es)", "both", "sum of both"),
+    Variant("es-*", "any e-* with any s-* (es: es-add-sym)", "both", "sum of both"),
 )
 
 _EXCITABILITY: tuple[tuple[str, Callable[..., AbstractModulation]], ...] = (

@@ -21,7 +21,7 @@ from ctxrnn._checks import unknown_name
 
 from ._catalogue import FAMILY, repairs_of, short_name
 from ._raw import RawTrial, copy_out
-from ._seeding import reseed, reseed_timing, seeded
+from ._seeding import cores, reseed, reseed_timing, seeded
 from ._timing import check_periods
 
 _NOISE = r"(?s).*WARN: (env\..* to get variables from other wrappers|The environment creator)"
@@ -156,10 +156,10 @@ class Source:
         self.dt = dt
         env, timing = self._build(name, dt, ring, dict(options))
         self._parts = list(getattr(env, "envs", [env])) if self.native else [env]
-        for part in self._parts:
-            part.unwrapped.timing.update(timing)
-            if hasattr(part.unwrapped, "sigma"):
-                part.unwrapped.sigma *= noise
+        for core in cores(env):
+            core.timing.update(timing)
+            if hasattr(core, "sigma"):
+                core.sigma *= noise
             elif noise != 1 and not self.native:
                 raise ValueError(
                     f"task {self.name!r} has no noise that could be scaled: "
@@ -248,20 +248,21 @@ class Source:
         pristine = self._parts[0]
         # Some environments remember earlier trials, so each batch starts from a fresh copy.
         env = copy.deepcopy(pristine)
-        core = env.unwrapped
         drawn = []
         with quiet():
             reseed(env, seed)
-            if hasattr(core, "new_block"):
-                # HierarchicalReasoning draws its first block unseeded when it is built.
-                core.new_block()
-            # Functions in `timing` still refer to the environment that they were defined in.
-            pristine.unwrapped.rng = core.rng
+            for core, original in zip(cores(env), cores(pristine), strict=True):
+                # Functions in `timing` still refer to the environment that they were defined in.
+                original.rng = core.rng
+                if hasattr(core, "new_block"):
+                    # HierarchicalReasoning draws its first block unseeded when it is built.
+                    core.new_block()
             for _ in range(trials):
-                for record in (core.start_t, core.end_t, core.start_ind, core.end_ind):
-                    record.clear()
+                for core in cores(env):
+                    for record in (core.start_t, core.end_t, core.start_ind, core.end_ind):
+                        record.clear()
                 trial = _new_trial(self.name, env)
-                drawn.append(copy_out(core, trial))
+                drawn.append(copy_out(env.unwrapped, trial))
         return drawn
 
 

@@ -13,8 +13,9 @@ import platform
 import queue
 import signal
 import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -364,6 +365,22 @@ def _run_cells(
     return [record for record in records if record is not None]
 
 
+@contextlib.contextmanager
+def _workers_without_ctrl_c() -> Iterator[None]:
+    """Start processes that leave Ctrl-C to their parent, which tells them through the event.
+
+    They inherit that the signal is ignored; training takes it up again, to write its checkpoint.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _run_missing(
     settings: ReproduceSettings,
     results: ResultsFolder,
@@ -390,10 +407,11 @@ def _run_missing(
                 smoothing=0.05,
             )
         )
-        futures = {
-            pool.submit(_work, settings, variant, number, results): (variant, number)
-            for variant, number in cells
-        }
+        with _workers_without_ctrl_c():
+            futures = {
+                pool.submit(_work, settings, variant, number, results): (variant, number)
+                for variant, number in cells
+            }
         steps: dict[str, int] = {}
         pending = set(futures)
         while pending:

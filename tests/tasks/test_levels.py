@@ -111,6 +111,37 @@ def test_ceilings_under_overwhelming_noise():
     assert ceiling["dms"] == pytest.approx(0.5, abs=1e-4)
 
 
+@pytest.mark.parametrize("go_on_match", [True, False])
+def test_the_rule_of_neurogyms_samples_is_known_to_the_observer(go_on_match):
+    # Hardly anything is seen of the sample, and everything of the test. By neurogym's rule 5 of 8
+    # samples are in the first category, so that a test in it matches with probability 5/8.
+    for one_rule, wanted in ((True, 1 / 2), (False, 5 / 8)):
+        task = observer.Match(8, 50.0, (((1, 10**6), 1.0),), False, True, go_on_match, one_rule)
+        assert observer.ceiling(task) == pytest.approx(wanted, abs=0.005)
+    timing = {"sample": 20, "test": 4000}
+    name = "dmc" if go_on_match else "dnmc"
+    repaired, own = (
+        task_set(name, ring=8, noise=10.0, timing=timing, repairs=r).ceiling[name]
+        for r in (True, False)
+    )
+    assert own > repaired + 0.05
+
+
+@pytest.mark.parametrize(("ring", "covered"), [(8, 1), (16, 3)])
+def test_single_decisions_on_vectors_have_this_closed_form(ring, covered):
+    # Unit vectors d steps apart differ by 2 sin(pi d / ring); the stimulus is shown for 25 steps.
+    _, noise = templates_and_noise(ring, "vector", 1.0, 20.0)
+    c = np.array([0.08, 0.16, 0.32, 0.64])
+    parts = [
+        1.0
+        if min(d, ring - d) <= covered
+        else ndtr(c * math.sin(math.pi * d / ring) * 5 / noise).mean()
+        for d in range(1, ring)
+    ]
+    ceiling = task_set("dm1", ring=ring, encoding="vector").ceiling["dm1"]
+    assert ceiling == pytest.approx(np.mean(parts), abs=1e-9)
+
+
 def test_ceilings_fall_with_noise_and_rise_with_duration():
     by_noise = [task_set("multidm", ring=8, dt=50.0, noise=n).ceiling["multidm"] for n in (1, 2, 4)]
     assert by_noise == sorted(by_noise, reverse=True)
@@ -262,7 +293,7 @@ def test_an_observer_attains_the_ceiling_of_decisions(name, noise, encoding, tri
     ],
 )
 def test_an_observer_attains_the_ceiling_of_matches(name, encoding, repairs, noise):
-    trials, ring = 800, 8
+    trials, ring = 3000, 8
     tasks = task_set(name, dt=50.0, ring=ring, noise=noise, encoding=encoding, repairs=repairs)
     batch = tasks.sample(trials, generator=12)
     templates, sd = templates_and_noise(ring, encoding, noise, 50.0)

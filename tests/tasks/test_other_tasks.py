@@ -1,5 +1,6 @@
 """neurogym tasks outside yang19."""
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -40,6 +41,44 @@ def test_native_tasks_sample_reproducibly(name, inputs, outputs):
     assert (first.mask[first.valid].reshape(-1) >= 0).all()
     assert (first.last(first.mask) == 5).all()
     assert tasks.ceiling == {tasks.names[0]: 1.0}
+
+
+def test_blocks_do_not_depend_on_when_a_task_was_built():
+    # Unseeded, six builds would agree in their first block's length with probability 11^-5.
+    batches = [task_set("HierarchicalReasoning").sample(25, generator=0) for _ in range(6)]
+    rules = [batch.conditions["rule"] for batch in batches]
+    assert len(set(rules[0])) == 2
+    for other in rules[1:]:
+        np.testing.assert_array_equal(other, rules[0])
+
+
+def test_a_users_mixture_of_environments_is_reproducible():
+    from neurogym.utils.scheduler import RandomSchedule
+    from neurogym.wrappers import ScheduleEnvs
+
+    def mixture(dt):
+        make = gymnasium.envs.registration.load_env_creator
+        creator = make("neurogym.envs.native.perceptualdecisionmaking:PerceptualDecisionMaking")
+        parts = [
+            creator(dt=dt, timing={"stimulus": 400 * k, "fixation": 100}, cohs=[k])
+            for k in (1, 2, 3)
+        ]
+        return ScheduleEnvs(parts, RandomSchedule(3))
+
+    gymnasium.register("Mixture-v0", entry_point=mixture)
+    try:
+        tasks = task_set("Mixture")
+        first = tasks.sample(30, generator=0)
+        tasks.sample(5, generator=1)
+        assert set(first.conditions["coh"]) == {1.0, 2.0, 3.0}
+        for again in (tasks, task_set("Mixture")):
+            assert torch.equal(again.sample(30, generator=0).inputs, first.inputs)
+        other = tasks.sample(30, generator=1)
+        assert not np.array_equal(other.conditions["coh"], first.conditions["coh"])
+        quiet = task_set("Mixture", noise=0.0).sample(30, generator=0)
+        assert quiet.inputs[:, 10:20, 1].std(dim=1).max() < 1e-6
+    finally:
+        gymnasium.registry.pop("Mixture-v0")
 
 
 def test_a_task_without_decision_period_responds_where_the_truth_leaves_fixation():
