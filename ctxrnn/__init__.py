@@ -6,6 +6,7 @@ Names are imported when they are first used, so that `ctxrnn --help` need not wa
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 if _TYPE_CHECKING:
+    __version__: str
     from ctxrnn._catalogue import VARIANTS as VARIANTS
     from ctxrnn._catalogue import matched_units as matched_units
     from ctxrnn._catalogue import modulation as modulation
@@ -86,6 +87,10 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("ctxrnn")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

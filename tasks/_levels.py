@@ -9,7 +9,7 @@ import numpy as np
 
 from . import _observer
 from ._catalogue import FAMILY
-from ._criterion import HALF_WINDOW
+from ._criterion import BAND, HALF_WINDOW
 from ._seeding import reseed_timing
 from ._timing import step_counts
 
@@ -26,7 +26,8 @@ def chance(source: Source, vector: bool) -> float:
     0.4 pi of 2 pi). Reach and decision tasks always ask for an answer; match tasks do so in half
     of their trials, and fixating is right in the other half. For other tasks the fraction of
     trials whose right answer is fixation is measured in 2,000 seeded trials, and a random answer
-    picks one of the other classes; NaN for continuous actions.
+    picks one of the other classes. For continuous actions the random answer is uniform over their
+    range, and its success is measured in the same way.
     """
     if source.native:
         hit = HALF_WINDOW / math.pi if vector else 1 / (source.outputs - 1)
@@ -36,8 +37,16 @@ def chance(source: Source, vector: bool) -> float:
         fixate = float((last == 0).mean())
         hit = 1 / max(source.outputs - 1, 1)
     else:
-        return math.nan
+        return _random_actions(source)
     return max(fixate, (1 - fixate) * hit)
+
+
+def _random_actions(source: Source) -> float:
+    last = np.array([trial.truth[-1] for trial in source.draw(_TRIALS, 0)])
+    space = source.core.action_space
+    low, high = np.asarray(space.low, dtype=float), np.asarray(space.high, dtype=float)
+    guess = low + (high - low) * np.random.default_rng(0).random(last.shape)
+    return float((np.abs(guess - last) < BAND * (high - low)).all(-1).mean())
 
 
 def ceiling(source: Source, vector: bool) -> float:

@@ -138,6 +138,7 @@ class Source:
         inputs: Number of input channels.
         outputs: Number of classes, or of output channels.
         kind: "class" for discrete actions, "regression" for continuous ones.
+        span: Range of each continuous action, (output,); None for discrete ones.
     """
 
     def __init__(
@@ -204,9 +205,12 @@ class Source:
             )
         self.inputs = int(seen.shape[0])
         if isinstance(acts, spaces.Discrete):
-            self.kind, self.outputs = "class", int(acts.n)
+            self.kind, self.outputs, self.span = "class", int(acts.n), None
         elif isinstance(acts, spaces.Box) and len(acts.shape) == 1:
             self.kind, self.outputs = "regression", int(acts.shape[0])
+            self.span = np.asarray(acts.high - acts.low, dtype=float)
+            if not np.isfinite(self.span).all():
+                raise ValueError(f"task {self.name!r} must have bounded actions: got {acts}")
         else:
             raise ValueError(f"task {self.name!r} must have Discrete or Box actions: got {acts}")
         for trial in self.draw(8, 0):

@@ -73,6 +73,8 @@ class TaskSet:
         self.kind = "vector" if vector else sources[0].kind
         self.inputs = 5 if vector else sources[0].inputs
         self.outputs = 3 if vector else sources[0].outputs
+        spans = [torch.from_numpy(source.span) for source in sources if source.span is not None]
+        self._spans = torch.stack(spans) if spans else None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(self.names)}; dt={self.dt:g} ms, {self.kind})"
@@ -175,10 +177,10 @@ class TaskSet:
             fixation: Also ask that fixation was kept before the response (see `fixation_kept`).
 
         Raises:
-            ValueError: If the outputs do not fit the batch, or actions are continuous.
+            ValueError: If the outputs do not fit the batch.
         """
         _criterion.check_outputs(outputs, batch, self.outputs)
-        right = _criterion.correct(outputs, batch, self.kind)
+        right = _criterion.correct(outputs, batch, self.kind, self._spans)
         return right & self.fixation_kept(outputs, batch) if fixation else right
 
     def fixation_kept(self, outputs: Tensor, batch: TrialBatch) -> Tensor:

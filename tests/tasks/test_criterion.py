@@ -117,12 +117,3 @@ def test_outputs_must_fit():
         tasks.accuracy(torch.zeros(2, 75, 3), batch)
     with pytest.raises(ValueError, match=r"got \(2, 74, 17\)"):
         tasks.fixation_kept(torch.zeros(2, 74, 17), batch)
-
-
-def test_continuous_actions_have_no_right_or_wrong():
-    tasks = task_set("ReachingDelayResponse")
-    batch = tasks.sample(2, generator=0)
-    with pytest.raises(ValueError, match="measure its loss instead"):
-        tasks.accuracy(torch.zeros_like(batch.targets), batch)
-    with pytest.raises(ValueError, match="no fixation"):
-        tasks.fixation_kept(torch.zeros_like(batch.targets), batch)

@@ -61,7 +61,6 @@ def test_chance_of_other_tasks_is_measured():
     chance = task_set("PerceptualDecisionMaking").chance["PerceptualDecisionMaking"]
     assert chance == 0.5
     assert within(task_set("GoNogo").chance["GoNogo"], 0.5, 2000)
-    assert math.isnan(task_set("ReachingDelayResponse").chance["ReachingDelayResponse"])
 
 
 def test_normalised_and_relative_accuracy():

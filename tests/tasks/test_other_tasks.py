@@ -120,6 +120,25 @@ def test_noise_scales_and_continuous_targets_are_floats():
     assert batch.targets.shape[2] == 2
 
 
+def test_continuous_actions_are_right_within_a_tenth_of_their_range():
+    tasks = task_set("ReachingDelayResponse")
+    batch = tasks.sample(200, generator=0)
+    span = torch.tensor([2.0, 3.0])  # Box(-1, [1, 2])
+    for share, right in ((0.0, 1.0), (0.099, 1.0), (-0.099, 1.0), (0.101, 0.0)):
+        for channel in range(2):
+            outputs = batch.targets.clone()
+            outputs[..., channel] += share * span[channel]
+            assert tasks.accuracy(outputs, batch) == {tasks.names[0]: right}
+    assert tasks.fixation_kept(batch.targets, batch).all()
+    source = torch.Generator().manual_seed(1)
+    guess = torch.rand(200, batch.inputs.shape[1], 2, generator=source) * span - 1
+    found = tasks.accuracy(guess, batch)[tasks.names[0]]
+    p = tasks.chance[tasks.names[0]]
+    assert 0 < p < 0.04 + 1e-9
+    # Both are sampled: 200 trials here, 2,000 there.
+    assert abs(found - p) < 6 * (0.04 * (1 / 200 + 1 / 2000)) ** 0.5
+
+
 def test_options_reach_the_environment():
     tasks = task_set("PerceptualDecisionMaking", cohs=[100], timing={"stimulus": 400})
     batch = tasks.sample(5, generator=0)
