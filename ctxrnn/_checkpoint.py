@@ -112,8 +112,9 @@ def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[s
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}: check the path")
     with open(path, "rb") as stream:
-        start = stream.read(8)
-    if start[:4] == b"PK\x03\x04" or start[:1] == b"\x80":
+        start = stream.read(9)
+    # A safetensors file is the length of its header, which may start with any byte, and then "{".
+    if start[8:] != b"{" and (start[:4] == b"PK\x03\x04" or start[:1] == b"\x80"):
         raise CheckpointError(
             f"{path} is a pickle or zip (torch.save?), which is never opened here because it could "
             "run code: write it again with ctxrnn.save"
@@ -207,7 +208,9 @@ def load(
                 f"{path} uses the pathway {pathway['kind']!r}, which is not known here: pass "
                 f"pathways={{{pathway['kind']!r}: {pathway['kind']}}}"
             )
-        chain.append(known[pathway["kind"]](**pathway["options"]))
+        # Their initial values are replaced below; torch's global generator stays as it is.
+        with torch.random.fork_rng(devices=[]):
+            chain.append(known[pathway["kind"]](**pathway["options"]))
     config = dict(header["network"])
     if config["nonlinearity"] is None:
         if nonlinearity is None:

@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 
 
@@ -54,10 +55,15 @@ def check_fraction(name: str, value: float) -> None:
         raise ValueError(f"{name} must lie in [0, 1]: got {value}")
 
 
-def check_count(name: str, value: int, minimum: int = 1) -> None:
-    """Raise unless `value` is an integer of at least `minimum`."""
+def check_integer(name: str, value: object) -> None:
+    """Raise TypeError unless `value` is an integer (a bool is not)."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} must be an integer: got {value!r}")
+
+
+def check_count(name: str, value: int, minimum: int = 1) -> None:
+    """Raise unless `value` is an integer of at least `minimum`."""
+    check_integer(name, value)
     if int(value) < minimum:
         raise ValueError(f"{name} must be at least {minimum}: got {value}")
 
@@ -88,7 +94,9 @@ def derive_seed(seed: int, *keys: str | int | float) -> int:
     Returns:
         An integer in [0, 2**63).
     """
-    text = "\x1f".join([repr(int(seed)), *(repr(key) for key in keys)])
+    # NumPy's numbers print otherwise than Python's, though they are equal.
+    plain = [key.item() if isinstance(key, np.generic) else key for key in keys]
+    text = "\x1f".join([repr(int(seed)), *(repr(key) for key in plain)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 

@@ -120,7 +120,8 @@ def initial_weight(
         raise ValueError(f"initial weight must be 'gaussian' or 'identity': got {kind!r}")
     if mask is not None:
         density = float(mask.double().mean())
-        weight = weight * mask.double() * (density**-0.5 if density > 0 else 1.0)
+        grow = kind == "gaussian" and density > 0
+        weight = weight * mask.double() * (density**-0.5 if grow else 1.0)
     if sign is not None:
         weight = _balance(weight.abs() * sign.double(), sign)
     if spectral_radius is not None:

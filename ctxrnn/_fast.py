@@ -28,7 +28,9 @@ def covers(circuit: Circuit, form: str, nonlinearity: str | None, alpha: Tensor 
     """Tell whether the fast loop computes this circuit."""
     recurrent = circuit.recurrent
     dense = isinstance(recurrent, Dense) or (
-        isinstance(recurrent, Scaled) and isinstance(recurrent.base, Dense)
+        isinstance(recurrent, Scaled)
+        and isinstance(recurrent.base, Dense)
+        and recurrent.post.shape[0] > 0
     )
     return (
         dense
@@ -148,16 +150,16 @@ class _Loop(torch.autograd.Function):
             torch.mul(post, current, out=rows[keep:])
             returned = torch.mm(rows.view(-1, units), weight, out=back[step].view(-1, units))
             returned = returned.view(-1, trials, units)
-            recurrent = (pre * returned[keep:]).sum(0)
-            if keep:
-                recurrent += returned[0]
+            recurrent = returned[0] if keep else torch.zeros_like(current)
+            for factor in range(len(pre)):
+                recurrent = torch.addcmul(recurrent, pre[factor], returned[keep + factor])
         grad_start = torch.addcmul(carry, recurrent, slope(phi(start)))
         grad_weight = sent.view(-1, units).mT @ seen.view(-1, units)
         grad_post = grad_pre = None
         # `direct` was turned into the gradient of the potentials, step by step.
         currents = sent[:, 0] if keep else direct * alpha
         if back is not None:
-            grad_post = torch.einsum("tbn,tfbn->fbn", currents, answer[:, keep:])
+            grad_post = (currents.unsqueeze(1) * answer[:, keep:]).sum(0)
             before = torch.cat([phi(start).unsqueeze(0), rates[:-1]])
-            grad_pre = torch.einsum("tbn,tfbn->fbn", before, back[:, keep:])
+            grad_pre = (before.unsqueeze(1) * back[:, keep:]).sum(0)
         return currents, grad_weight, grad_start, grad_post, grad_pre, None, None, None, None

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ctxrnn._checks import check_count, check_not_negative, make_generator
+from ctxrnn._checks import check_count, check_integer, check_not_negative, make_generator
 from ctxrnn._circuit import (
     Circuit,
     Components,
@@ -82,9 +82,11 @@ def _normal(shape: tuple[int, ...], sd: float, seed: Seed, name: str) -> nn.Para
 
 def _resolve(seed: Seed | None) -> int:
     """Turn a seed or a generator into one integer, so that each parameter draws by its name."""
-    if isinstance(seed, int):
-        return seed
-    return int(torch.randint(2**62, (), generator=seed, device=seed.device if seed else None))
+    if seed is None or isinstance(seed, torch.Generator):
+        device = None if seed is None else seed.device
+        return int(torch.randint(2**62, (), generator=seed, device=device))
+    check_integer("seed", seed)
+    return int(seed)
 
 
 class _Excitability(AbstractModulation):
@@ -218,7 +220,8 @@ def _active(context: Tensor) -> tuple[Tensor, Tensor | None]:
     gradient of a zero entry is not zero.
     """
     contexts = context.shape[-1]
-    count = contexts if context.requires_grad else int((context != 0).sum(-1).max())
+    # At least one, though its weight may be zero: maps with no factor at all are a trap.
+    count = contexts if context.requires_grad else max(1, int((context != 0).sum(-1).max()))
     if count == contexts:
         return context.mT, None
     index = context.abs().topk(count, dim=-1).indices
@@ -566,6 +569,12 @@ class Chain(nn.Module):
 
     def __init__(self, *pathways: AbstractModulation) -> None:
         super().__init__()
+        for pathway in pathways:
+            if not isinstance(pathway, AbstractModulation):
+                raise TypeError(
+                    f"pathways of a Chain must be pathways: got {type(pathway).__name__}; "
+                    "pass those of another Chain as *chain"
+                )
         for name in ("units", "contexts"):
             sizes = {getattr(pathway, name) for pathway in pathways}
             if len(sizes) > 1:

@@ -18,6 +18,7 @@ from ctxrnn._catalogue import trainable_parameters
 from ctxrnn._checks import (
     check_count,
     check_finite,
+    check_integer,
     check_not_negative,
     make_generator,
     unknown_name,
@@ -93,7 +94,8 @@ class CTRNN(nn.Module):
         learn_tau: Whether tau is trained; it stays above dt.
         learn_x0: Whether the initial state is trained; otherwise it is 0.
         initial: Initial W, "gaussian" or "identity"; None chooses the Gaussian for tanh and
-            sigmoid and the identity for relu and softplus.
+            sigmoid and the identity for relu and softplus, but never under Dale's law, where
+            a zero weight has no gradient.
         g: Spread of the initial W: N(0, g^2 / N), or 0.5 g times the identity.
         spectral_radius: Scale the initial W to this spectral radius; None leaves it.
         excitatory: Fraction of excitatory neurons under Dale's law (they come first); None for
@@ -170,7 +172,7 @@ class CTRNN(nn.Module):
             modulation, units, contexts, base, options
         )
         self.nonlinearity_name, self.phi = _nonlinearity(nonlinearity)
-        self._make_tau(tau, learn_tau)
+        self._make_tau(tau, learn_tau, dtype or torch.get_default_dtype())
         self._make_weights(initial, g, spectral_radius, excitatory, density, self_connections)
         self.x0 = nn.Parameter(torch.zeros(units)) if learn_x0 else None
         self.config: dict[str, Any] = {
@@ -185,7 +187,7 @@ class CTRNN(nn.Module):
         }  # fmt: skip
         self.to(device=device, dtype=dtype)
 
-    def _make_tau(self, tau: Any, learn: bool) -> None:
+    def _make_tau(self, tau: Any, learn: bool, dtype: torch.dtype) -> None:
         values = torch.as_tensor(tau, dtype=torch.float64)
         if tuple(values.shape) not in ((), (self.units,)):
             raise ValueError(
@@ -201,9 +203,9 @@ class CTRNN(nn.Module):
         self._fixed_alpha: float | None = None
         if learn:
             excess = (values - self.dt).clamp_min(1e-3 * self.dt)
-            self.log_tau_excess = nn.Parameter(excess.log().to(torch.get_default_dtype()))
+            self.log_tau_excess = nn.Parameter(excess.log().to(dtype))
             return
-        self.register_buffer("_tau", values.to(torch.get_default_dtype()))
+        self.register_buffer("_tau", values.to(dtype))
         if values.ndim == 0:
             self._fixed_alpha = self.dt / float(values)
 
@@ -236,7 +238,13 @@ class CTRNN(nn.Module):
                 )
             if excitatory is not None:
                 sign = dale_signs(units, excitatory)
+            if initial == "identity" and excitatory is not None:
+                raise ValueError(
+                    "initial must be 'gaussian' under Dale's law: weights are |raw| * sign, and "
+                    "those that start at zero have no gradient and would never be learnt"
+                )
             identity = self.nonlinearity_name in ("relu", "softplus") and self_connections
+            identity = identity and excitatory is None
             kind = initial or ("identity" if identity else "gaussian")
             self.weight = nn.Parameter(
                 initial_weight(
@@ -444,7 +452,8 @@ class CTRNN(nn.Module):
         return start.expand(trials, self.units)
 
     def _draw(self, shape: tuple[int, ...], generator: torch.Generator | int | None) -> Tensor:
-        if isinstance(generator, int):
+        if generator is not None and not isinstance(generator, torch.Generator):
+            check_integer("generator", generator)
             generator = make_generator(generator, "noise")
         device = self.device if generator is None else generator.device
         drawn = torch.randn(shape, generator=generator, device=device, dtype=self.dtype)

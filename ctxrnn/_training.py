@@ -170,10 +170,17 @@ def evaluate(
         Task name -> fraction of correct trials.
     """
     source = generator if isinstance(generator, torch.Generator) else make_generator(generator)
-    batch = tasks.sample(trials, generator=source)
+    return dict(tasks.accuracy(*_answers(network, tasks, trials, source)))
+
+
+def _answers(
+    network: CTRNN, tasks: TaskSource, trials: int, generator: torch.Generator
+) -> tuple[Tensor, TrialBatch]:
+    """Return the outputs on fresh trials, on the CPU, and the trials."""
+    batch = tasks.sample(trials, generator=generator)
     with torch.no_grad():
-        outputs = network(batch.inputs, batch.context, generator=source).outputs
-    return dict(tasks.accuracy(outputs.cpu(), batch))
+        outputs = network(batch.inputs, batch.context, generator=generator).outputs
+    return outputs.cpu(), batch
 
 
 def train(
@@ -284,6 +291,12 @@ class _Run:
         self.parameters: dict[str, Tensor] = {
             name: p for name, p in network.named_parameters() if p.requires_grad
         }
+        # What is not trained and was perhaps drawn at random: fixed masks, frozen parameters.
+        self.fixed: dict[str, Tensor] = {
+            name: value
+            for name, value in network.state_dict().items()
+            if name not in self.parameters
+        }
         self.optimizer = torch.optim.Adam(self.parameters.values(), lr=config.learning_rate)
         self.history = TrainingHistory()
         self.step = self.last_evaluation = self.good_checks = 0
@@ -332,12 +345,14 @@ class _Run:
 
     def _evaluate(self) -> None:
         generator = make_generator(self.seed, "evaluation", self.step)
-        accuracy = evaluate(
-            self.network,
-            self.evaluation_tasks,
-            self.config.evaluation_trials,
-            generator=generator,
+        outputs, batch = _answers(
+            self.network, self.evaluation_tasks, self.config.evaluation_trials, generator
         )
+        if not bool(torch.isfinite(outputs).all()):
+            # Accuracies of NaN mean nothing, and such weights must not become the ones to keep.
+            self._diverge(math.nan, self.norms[-1])
+            return
+        accuracy = dict(self.evaluation_tasks.accuracy(outputs, batch))
         relative = self.evaluation_tasks.relative(accuracy)
         values = [float(relative[name]) for name in accuracy]
         row = {
@@ -381,13 +396,18 @@ class _Run:
                 parameter.copy_(self.kept[name])
 
     def _identity(self) -> dict[str, Any]:
-        described = {**network_header(self.network), "tasks": list(self.tasks.names)}
+        described = {
+            **network_header(self.network),
+            "tasks": list(self.tasks.names),
+            "trained": sorted(self.parameters),
+        }
         return as_json({**described, "config": self.config.to_dict(), "seed": self.seed})
 
     def write(self, path: str | Path) -> None:
         """Write a checkpoint."""
         tensors = {f"network.{name}": p for name, p in self.parameters.items()}
         tensors |= {f"kept.{name}": value for name, value in self.kept.items()}
+        tensors |= {f"fixed.{name}": value for name, value in self.fixed.items()}
         for name, parameter in self.parameters.items():
             for key, value in self.optimizer.state[parameter].items():
                 tensors[f"adam.{key}.{name}"] = value
@@ -414,6 +434,8 @@ class _Run:
                 "the same settings"
             )
         with torch.no_grad():
+            for name, value in self.fixed.items():
+                value.copy_(tensors[f"fixed.{name}"])
             for name, parameter in self.parameters.items():
                 parameter.copy_(tensors[f"network.{name}"])
                 self.kept[name] = tensors[f"kept.{name}"].to(parameter)

@@ -1,0 +1,85 @@
+import math
+
+import pytest
+
+from ctxrnn import CTRNN, matched_units, modulation, parameter_count, variant_ids
+
+KAPPA = {
+    "none": 0, "e-add": 1, "e-thr": 1, "e-gain": 1, "s-sym": 1, "s-asym-1": 2, "s-asym-3": 6,
+    "s-gate-2": 4, "s-add-2": 4, "es-add-sym": 2, "es": 2, "es-gain-asym-2": 5,
+}  # fmt: skip
+SIZES = {"units": 12, "inputs": 5, "outputs": 3, "contexts": 10}
+
+
+@pytest.mark.parametrize(
+    ("variant", "count"), [("e-add", 375), ("s-sym", 375), ("s-asym-1", 495), ("es-add-sym", 495)]
+)
+def test_check_values(variant, count):
+    assert parameter_count(variant, **SIZES) == count
+
+
+@pytest.mark.parametrize("variant", KAPPA)
+def test_count_is_the_formula(variant):
+    n, i, o, k = 23, 7, 4, 6
+    wanted = n**2 + n * (i + o + 1) + o + KAPPA[variant] * n * k
+    assert parameter_count(variant, units=n, inputs=i, outputs=o, contexts=k) == wanted
+
+
+def test_counts_of_the_exceptions():
+    n, i, o, k, r, masks = 23, 7, 4, 6, 5, 3
+    rest = n * (i + o + 1) + o
+    sizes = {"units": n, "inputs": i, "outputs": o, "contexts": k}
+    assert parameter_count("e-rank5", **sizes) == n**2 + rest + n * r + r * k
+    assert parameter_count("s-lowrankW", **sizes, rank=r) == 2 * n * r + rest + r * k + r
+    assert parameter_count("s-full", **sizes) == k * n**2 + rest
+    assert parameter_count("s-mask", **sizes, masks=masks) == n**2 + rest + masks * k
+    learnt = parameter_count("s-mask", **sizes, masks=masks, learn=True)
+    assert learnt == n**2 + rest + masks * k + masks * n**2
+    assert parameter_count("s-scalar", **sizes) == n**2 + rest + k
+
+
+@pytest.mark.parametrize("variant", variant_ids())
+def test_networks_have_as_many_parameters_as_counted(variant):
+    network = CTRNN(5, 12, 3, variant, contexts=10, seed=0)
+    assert network.parameter_count() == parameter_count(variant, **SIZES)
+
+
+@pytest.mark.parametrize("variant", KAPPA)
+def test_matched_units_is_the_closed_form(variant):
+    i, o, k = 17, 9, 10
+    omega = i + o + 1 + KAPPA[variant] * k
+    for budget in (500, 1234, 4569, 100_000):
+        closed = math.floor((-omega + math.sqrt(omega**2 + 4 * (budget - o))) / 2)
+        if closed >= 1:
+            found = matched_units(variant, parameters=budget, inputs=i, outputs=o, contexts=k)
+            assert found == closed
+
+
+def test_a_budget_below_one_unit_is_refused():
+    with pytest.raises(ValueError, match="parameters must be at least"):
+        matched_units("e-add", parameters=5, inputs=5, outputs=3, contexts=10)
+
+
+def test_options_go_to_the_pathway_that_knows_them():
+    chain = modulation(
+        "es-gain-asym-2", 5, 3, seed=0, positive=True, interpolation="factor-linear",
+        sd_e=0.0, sd_s=2.0,
+    )  # fmt: skip
+    gain, scaling = chain
+    assert gain.positive
+    assert float(gain.Gamma.detach().abs().max()) == 0
+    assert (scaling.interpolation, scaling.rank, scaling.sd) == ("factor-linear", 2, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"interpolation": "linear"}, "interpolation must be 'outer-linear' or 'factor-linear'"),
+        ({"masks": 3}, "unknown option of variant 's-sym' 'masks'"),
+        ({"rank": 3}, "unknown option"),
+        ({"sd": -1.0}, "sd must be zero or more"),
+    ],
+)
+def test_bad_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        modulation("s-sym", 4, 2, seed=0, **options)
