@@ -22,22 +22,22 @@ if _TYPE_CHECKING:
     from ctxrnn._circuit import Recurrence as Recurrence
     from ctxrnn._context import Contexts as Contexts
     from ctxrnn._context import filter_context as filter_context
+    from ctxrnn._excitability import Drive as Drive
+    from ctxrnn._excitability import Gain as Gain
+    from ctxrnn._excitability import Threshold as Threshold
     from ctxrnn._losses import cross_entropy as cross_entropy
     from ctxrnn._losses import squared_error as squared_error
     from ctxrnn._losses import task_loss as task_loss
     from ctxrnn._modulation import AbstractModulation as AbstractModulation
-    from ctxrnn._modulation import Additive as Additive
     from ctxrnn._modulation import Chain as Chain
-    from ctxrnn._modulation import Drive as Drive
-    from ctxrnn._modulation import Full as Full
-    from ctxrnn._modulation import Gain as Gain
-    from ctxrnn._modulation import Hadamard as Hadamard
-    from ctxrnn._modulation import LowRank as LowRank
-    from ctxrnn._modulation import Masks as Masks
-    from ctxrnn._modulation import Scalar as Scalar
-    from ctxrnn._modulation import Threshold as Threshold
     from ctxrnn._network import CTRNN as CTRNN
     from ctxrnn._network import Trajectory as Trajectory
+    from ctxrnn._synaptic import Additive as Additive
+    from ctxrnn._synaptic import Full as Full
+    from ctxrnn._synaptic import Hadamard as Hadamard
+    from ctxrnn._synaptic import LowRank as LowRank
+    from ctxrnn._synaptic import Masks as Masks
+    from ctxrnn._synaptic import Scalar as Scalar
     from ctxrnn._training import TrainConfig as TrainConfig
     from ctxrnn._training import TrainingHistory as TrainingHistory
     from ctxrnn._training import evaluate as evaluate
@@ -65,16 +65,16 @@ _HOMES = {
     "squared_error": "_losses",
     "task_loss": "_losses",
     "AbstractModulation": "_modulation",
-    "Additive": "_modulation",
+    "Additive": "_synaptic",
     "Chain": "_modulation",
-    "Drive": "_modulation",
-    "Full": "_modulation",
-    "Gain": "_modulation",
-    "Hadamard": "_modulation",
-    "LowRank": "_modulation",
-    "Masks": "_modulation",
-    "Scalar": "_modulation",
-    "Threshold": "_modulation",
+    "Drive": "_excitability",
+    "Full": "_synaptic",
+    "Gain": "_excitability",
+    "Hadamard": "_synaptic",
+    "LowRank": "_synaptic",
+    "Masks": "_synaptic",
+    "Scalar": "_synaptic",
+    "Threshold": "_excitability",
     "CTRNN": "_network",
     "Trajectory": "_network",
     "TrainConfig": "_training",

@@ -10,21 +10,9 @@ from typing import Any
 import torch
 
 from ctxrnn._checks import check_count, unknown_name
-from ctxrnn._modulation import (
-    AbstractModulation,
-    Additive,
-    Chain,
-    Drive,
-    Full,
-    Gain,
-    Hadamard,
-    LowRank,
-    Masks,
-    Scalar,
-    Seed,
-    Threshold,
-    _resolve,
-)
+from ctxrnn._excitability import Drive, Gain, Threshold
+from ctxrnn._modulation import AbstractModulation, Chain, Seed, resolve_seed
+from ctxrnn._synaptic import Additive, Full, Hadamard, LowRank, Masks, Scalar
 
 
 @dataclass(frozen=True)
@@ -42,6 +30,12 @@ class Variant:
     meaning: str
     form: str
     extra: str
+
+
+PATHWAYS: dict[str, Callable[..., AbstractModulation]] = {
+    kind.__name__: kind
+    for kind in (Drive, Threshold, Gain, Hadamard, Additive, LowRank, Masks, Scalar, Full)
+}
 
 
 VARIANTS: tuple[Variant, ...] = (
@@ -184,7 +178,7 @@ def modulation(
     parts = _parts(variant)
     check_count("units", units)
     check_count("contexts", contexts)
-    base = _resolve(seed)
+    base = resolve_seed(seed)
     pathways = []
     used: set[str] = set()
     for kind, build, fixed in parts:

@@ -18,7 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from ctxrnn._modulation import PATHWAYS, AbstractModulation, Chain
+from ctxrnn._catalogue import PATHWAYS
+from ctxrnn._modulation import AbstractModulation, Chain
 from ctxrnn._network import CTRNN, Nonlinearity
 
 FORMAT = 1

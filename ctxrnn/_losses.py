@@ -65,7 +65,8 @@ def task_loss(outputs: Tensor, batch: TrialBatch) -> Tensor:
 
 
 def _check(outputs: Tensor, batch: TrialBatch, *, classes: bool) -> None:
-    if batch.targets.is_floating_point() == classes:
+    fits = batch.targets.dtype == torch.int64 if classes else batch.targets.is_floating_point()
+    if not fits:
         kind = "classes (int64)" if classes else "floating point"
         raise TypeError(f"targets must be {kind} for this loss: got {batch.targets.dtype}")
     want = tuple(batch.targets.shape)

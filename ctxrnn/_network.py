@@ -27,7 +27,7 @@ from ctxrnn._circuit import Circuit, Dense
 from ctxrnn._connectivity import Dale, Masked, connection_mask, dale_signs, initial_weight
 from ctxrnn._context import Contexts, check_context, filter_context
 from ctxrnn._integrate import integrate
-from ctxrnn._modulation import AbstractModulation, Chain, Seed, _resolve
+from ctxrnn._modulation import AbstractModulation, Chain, Seed, resolve_seed
 
 Nonlinearity = Callable[[Tensor], Tensor]
 
@@ -163,7 +163,7 @@ class CTRNN(nn.Module):
         _check_choice("form", form, ("current", "rate"))
         _check_choice("readout", readout, ("rates", "potentials"))
         _check_choice("noise_scaling", noise_scaling, ("stationary", "euler-maruyama"))
-        base = _resolve(seed)
+        base = resolve_seed(seed)
         self.inputs, self.units, self.outputs = inputs, units, outputs
         self.dt, self.noise, self.noise_scaling = float(dt), float(noise), noise_scaling
         self.form, self.readout = form, readout
@@ -301,7 +301,7 @@ class CTRNN(nn.Module):
         recurrent = None if self.weight is None else Dense(self.weight)
         return Circuit(recurrent, self.input_weight, self.bias)
 
-    def circuit(self, context: Tensor | Contexts | None = None) -> Circuit:
+    def circuit(self, context: Tensor | np.ndarray | Contexts | None = None) -> Circuit:
         """Return the effective parameters in a context.
 
         Args:
@@ -312,6 +312,8 @@ class CTRNN(nn.Module):
         if context is None:
             self._check_no_context()
             return base
+        if not isinstance(context, Contexts):
+            context = self._cast("context", context)
         return self.modulation(base, context)
 
     def rates(self, circuit: Circuit, state: Tensor) -> Tensor:
@@ -428,6 +430,8 @@ class CTRNN(nn.Module):
             label = "context" if given.excitability is given.synaptic else f"{name} context"
             check_context(label, value, trials, steps, width)
             first = None if start is None else self._cast("initial_context", getattr(start, name))
+            if first is not None:
+                check_finite("initial_context", first, "Give a finite context to start from.")
             seen[name] = filter_context(value, tau, self.dt, steps=steps, initial=first)
         return Contexts(**seen)
 

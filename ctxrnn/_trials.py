@@ -67,6 +67,16 @@ class TrialBatch:
                     f"{name} must have shape {want} to match inputs "
                     f"{tuple(self.inputs.shape)}: got {tuple(got)}"
                 )
+        if not bool(((self.lengths >= 1) & (self.lengths <= steps)).all()):
+            raise ValueError(
+                f"lengths must lie in [1, {steps}], the steps of inputs: got "
+                f"{int(self.lengths.min())} to {int(self.lengths.max())}"
+            )
+        if not bool(((self.task >= 0) & (self.task < len(self.names))).all()):
+            raise ValueError(
+                f"task must lie in [0, {len(self.names) - 1}], as there are {len(self.names)} "
+                f"names: got {int(self.task.min())} to {int(self.task.max())}"
+            )
         for name, steps_of in self.periods.items():
             if tuple(steps_of.shape) != (trials, 2):
                 raise ValueError(
@@ -142,13 +152,19 @@ def pad_trials(arrays: Sequence[np.ndarray], value: float = 0.0) -> np.ndarray:
         value: What the padding holds.
 
     Raises:
-        ValueError: If there is no trial, or the trials differ in more than their length.
+        ValueError: If there is no trial, or the trials differ in more than their length, or their
+            type cannot hold `value`.
     """
     if not arrays:
         raise ValueError("a batch must hold at least one trial: got none")
     shapes = {array.shape[1:] for array in arrays}
     if len(shapes) != 1:
         raise ValueError(f"trials must differ in length only: got shapes {sorted(shapes)}")
+    types = {str(array.dtype) for array in arrays}
+    if len(types) != 1:
+        raise ValueError(f"trials must have one dtype: got {', '.join(sorted(types))}")
+    if np.isnan(value) and not np.issubdtype(arrays[0].dtype, np.inexact):
+        raise ValueError(f"padding of {arrays[0].dtype} cannot be NaN: give another value")
     padded = np.full(
         (len(arrays), max(len(array) for array in arrays), *arrays[0].shape[1:]),
         value,

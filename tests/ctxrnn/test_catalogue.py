@@ -55,6 +55,16 @@ def test_matched_units_is_the_closed_form(variant):
             assert found == closed
 
 
+@pytest.mark.parametrize("variant", variant_ids())
+def test_matched_units_undoes_the_count_and_never_exceeds_the_budget(variant):
+    sizes = {"inputs": 5, "outputs": 3, "contexts": 10}
+    for units in range(1, 70):
+        budget = parameter_count(variant, units=units, **sizes)
+        assert matched_units(variant, parameters=budget, **sizes) == units
+        if units > 1:
+            assert matched_units(variant, parameters=budget - 1, **sizes) == units - 1
+
+
 def test_a_budget_below_one_unit_is_refused():
     with pytest.raises(ValueError, match="parameters must be at least"):
         matched_units("e-add", parameters=5, inputs=5, outputs=3, contexts=10)

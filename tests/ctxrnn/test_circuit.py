@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from ctxrnn import _fast
 from ctxrnn._circuit import (
     Circuit,
     Components,
@@ -82,6 +83,14 @@ def test_adding_onto_a_current_is_the_sum(name, shape):
     before = current.clone()
     torch.testing.assert_close(recurrent.onto(current, rates), current + recurrent(rates), **EXACT)
     assert torch.equal(current, before)
+
+
+@pytest.mark.parametrize("name", ["scaled by nothing", "gated by nothing"])
+def test_the_fast_loop_leaves_maps_without_factors_to_the_plain_one(name):
+    circuit = Circuit(maps()[name], random(UNITS, 2), random(UNITS))
+    assert not _fast.covers(circuit, "current", "tanh", 0.2)
+    circuit = Circuit(maps()["gated twice"], random(UNITS, 2), random(UNITS))
+    assert _fast.covers(circuit, "current", "tanh", 0.2)
 
 
 def test_gain_and_threshold_are_neutral_where_missing():

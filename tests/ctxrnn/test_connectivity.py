@@ -78,6 +78,20 @@ def test_every_connection_is_learnt_under_dales_law(nonlinearity):
     assert (raw.grad != 0).all()
 
 
+def test_missing_connections_stay_missing_without_dales_law():
+    network = CTRNN(2, 12, 1, density=0.4, self_connections=False, seed=0)
+    missing = network.weight.detach() == 0
+    before = network.weight.detach().clone()
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        network(torch.ones(3, 4, 2), generator=0).outputs.square().sum().backward()
+        optimizer.step()
+    assert missing.diagonal().all()
+    assert (network.weight[missing] == 0).all()
+    assert (network.weight != before)[~missing].all()
+
+
 def test_identity_under_dales_law_is_refused():
     with pytest.raises(ValueError, match=r"initial must be 'gaussian' under Dale's law"):
         CTRNN(1, 4, 1, initial="identity", excitatory=0.5)

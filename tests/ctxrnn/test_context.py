@@ -57,6 +57,12 @@ def test_first_step_is_the_first_context_or_the_given_one():
     torch.testing.assert_close(found, steps_of(7.0, 7 * math.exp(-20 / 50)), **EXACT)
 
 
+def test_initial_context_must_be_finite():
+    network = CTRNN(1, 3, 1, "e-add", contexts=2, tau_e=50.0)
+    with pytest.raises(ValueError, match="initial_context must be finite: 1 of 2 values"):
+        network(torch.ones(2, 3, 1), torch.eye(2), initial_context=torch.tensor([math.nan, 0]))
+
+
 def test_nothing_to_filter_is_returned_as_it_is():
     c, over_time = torch.eye(2), torch.rand(2, 5, 2)
     assert filter_context(c, 100.0, 20.0) is c

@@ -79,6 +79,11 @@ def test_the_loss_follows_the_targets():
         (lambda c, v: cross_entropy(torch.zeros(3, 2, 2), v), TypeError, r"classes \(int64\)"),
         (lambda c, v: squared_error(torch.zeros(3, 2, 2), c), TypeError, "floating point"),
         (
+            lambda c, v: cross_entropy(torch.zeros(3, 2, 2), replace(c, targets=c.targets.int())),
+            TypeError,
+            r"classes \(int64\) for this loss: got torch.int32",
+        ),
+        (
             lambda c, v: cross_entropy(torch.zeros(3, 1, 2), c),
             ValueError,
             r"match targets \(3, 2\)",

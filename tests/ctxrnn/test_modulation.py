@@ -7,7 +7,18 @@ import numpy as np
 import pytest
 import torch
 
-from ctxrnn import CTRNN, Chain, Contexts, Drive, Gain, Hadamard, Masks, modulation, variant_ids
+from ctxrnn import (
+    CTRNN,
+    Chain,
+    Contexts,
+    Drive,
+    Gain,
+    Hadamard,
+    Masks,
+    _fast,
+    modulation,
+    variant_ids,
+)
 
 UNITS, CONTEXTS, TRIALS = 5, 4, 6
 # At most a few hundred additions of terms near 1, each rounded to 1.1e-16.
@@ -47,6 +58,9 @@ def make(variant, options=None, **arguments):
     with torch.no_grad():
         network.bias.copy_(0.3 * random(UNITS, seed=1))
         network.output_bias.copy_(random(2, seed=2))
+        for name, parameter in network.modulation.named_parameters():
+            if name.endswith("a0"):
+                parameter.copy_(random(*parameter.shape, seed=12))
     return network
 
 
@@ -166,6 +180,7 @@ def test_gradient_of_the_context_is_right_also_at_zero_entries(variant, options)
 def test_zero_context_reaches_every_gradient_of_training(variant):
     network, context = make(variant), contexts("zero")
     inputs = random(TRIALS, 3, 2)
+    assert _fast.covers(network.circuit(context), "current", "tanh", network.alpha)
     found = {}
     for fast in (True, False):
         network.fast = fast
@@ -550,6 +565,16 @@ def test_a_pathway_that_scales_needs_something_to_scale():
 def test_context_of_another_size_is_refused():
     with pytest.raises(ValueError, match=r"context must have 2 entries.*got shape \(1, 3\)"):
         Drive(3, 2)(CTRNN(1, 3, 1).base_circuit(), torch.ones(1, 3))
+    for wrong in (torch.ones(2), torch.ones(4, 5, 2)):
+        with pytest.raises(ValueError, match=r"must have shape \(trial, context=2\): got"):
+            Drive(3, 2)(CTRNN(1, 3, 1).base_circuit(), wrong)
+
+
+def test_a_circuit_takes_contexts_of_any_kind_of_number():
+    network = make("es")
+    wanted = network.circuit(torch.eye(CONTEXTS, dtype=torch.float64)).dense_weight()
+    for context in (np.eye(CONTEXTS), torch.eye(CONTEXTS, dtype=torch.int64)):
+        torch.testing.assert_close(network.circuit(context).dense_weight(), wanted, **EXACT)
 
 
 def test_seeds_may_be_any_integer_or_a_generator():

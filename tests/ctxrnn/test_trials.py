@@ -57,6 +57,10 @@ def test_dtype_moves_floats_only(batch):
         ({"mask": torch.ones(3, 1)}, r"mask must have shape \(3, 4\)"),
         ({"context": torch.ones(3, 3)}, r"context must have shape \(3, 2\)"),
         ({"task": torch.zeros(1, dtype=torch.int64)}, r"task must have shape \(3,\)"),
+        ({"task": torch.tensor([0, 2, 0])}, r"task must lie in \[0, 1\].*: got 0 to 2"),
+        ({"task": torch.tensor([0, -1, 0])}, "got -1 to 0"),
+        ({"lengths": torch.tensor([2, 0, 4])}, r"lengths must lie in \[1, 4\].*: got 0 to 4"),
+        ({"lengths": torch.tensor([2, 5, 4])}, "got 2 to 5"),
         ({"periods": {"go": torch.zeros(3)}}, r"period 'go' must have shape \(3, 2\)"),
         ({"conditions": {"x": np.zeros(2)}}, "condition 'x' must have 3 values: got 2"),
     ],
@@ -73,3 +77,8 @@ def test_padding_is_at_the_end():
         pad_trials([])
     with pytest.raises(ValueError, match="differ in length only"):
         pad_trials([np.ones((1, 2)), np.ones((1, 3))])
+    with pytest.raises(ValueError, match="must have one dtype: got float64, int64"):
+        pad_trials([np.zeros(2, dtype=np.int64), np.full(3, 0.7)])
+    with pytest.raises(ValueError, match="padding of int64 cannot be NaN"):
+        pad_trials([np.zeros(2, dtype=np.int64)], float("nan"))
+    assert np.isnan(pad_trials([np.zeros(1), np.zeros(2)], float("nan"))[0, 1])

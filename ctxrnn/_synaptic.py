@@ -1,0 +1,384 @@
+"""Synaptic strength: context acts on the recurrent weights, by factors that stay factored."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ctxrnn._checks import check_count, check_not_negative, make_generator
+from ctxrnn._circuit import (
+    Circuit,
+    Components,
+    Dense,
+    Mixture,
+    Recurrence,
+    Rescaled,
+    Scaled,
+    WithLowRank,
+)
+from ctxrnn._modulation import AbstractModulation, Seed, normal, resolve_seed
+
+Interpolation = Literal["outer-linear", "factor-linear"]
+
+
+def _active(context: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Find the contexts that weigh in: (weights (active, trial), index (active, trial) or None).
+
+    None stands for all contexts in order. Contexts that need a gradient are all kept, since the
+    gradient of a zero entry is not zero.
+    """
+    contexts = context.shape[-1]
+    # At least one, though its weight may be zero: maps with no factor at all are a trap.
+    count = contexts if context.requires_grad else max(1, int((context != 0).sum(-1).max()))
+    if count == contexts:
+        return context.mT, None
+    index = context.abs().topk(count, dim=-1).indices
+    return context.gather(-1, index).mT, index.mT
+
+
+def _outer_linear(context: Tensor, post: Tensor, pre: Tensor) -> tuple[Tensor, Tensor]:
+    """Return c_k m_k and n_k of the active contexts, (active * rank, trial, unit) each."""
+    weights, index = _active(context)
+    chosen = slice(None) if index is None else index
+    left, right = post[chosen], pre[chosen]
+    if index is None:
+        left, right = left.unsqueeze(1), right.unsqueeze(1)
+    left = weights[..., None, None] * left
+    right = right.expand_as(left)
+    return left.transpose(1, 2).flatten(0, 1), right.transpose(1, 2).flatten(0, 1)
+
+
+def _factors(
+    context: Tensor, post: Tensor, pre: Tensor, interpolation: Interpolation
+) -> tuple[Tensor, Tensor]:
+    """Return post- and pre-synaptic factors in force, (factor, trial, unit) each.
+
+    Args:
+        context: c, (trial, context).
+        post: m, (context, rank, unit).
+        pre: n, (context, rank, unit).
+        interpolation: "outer-linear" mixes the outer products, sum_k c_k m_k n_k^T;
+            "factor-linear" mixes the factors first, (sum_k c_k m_k)(sum_k c_k n_k)^T.
+    """
+    if interpolation == "outer-linear":
+        return _outer_linear(context, post, pre)
+    left = torch.einsum("tk,krn->rtn", context, post)
+    return left, left if pre is post else torch.einsum("tk,krn->rtn", context, pre)
+
+
+def _check_interpolation(interpolation: str) -> None:
+    if interpolation not in ("outer-linear", "factor-linear"):
+        raise ValueError(
+            f"interpolation must be 'outer-linear' or 'factor-linear': got {interpolation!r}"
+        )
+
+
+def _present(circuit: Circuit, pathway: str) -> Recurrence:
+    if circuit.recurrent is None:
+        raise ValueError(
+            f"{pathway} scales recurrent weights and must come after the pathway that sets them"
+        )
+    return circuit.recurrent
+
+
+class Hadamard(AbstractModulation):
+    """Element-wise scaling of the recurrent weights, low rank and set by context.
+
+    W * ([1 1^T +] sum_k c_k sum_rho m_krho n_krho^T): `s-sym` (m = n = h, rank 1),
+    `s-asym-R`, and without the ones `s-gate-R`.
+
+    Args:
+        units: N.
+        contexts: K.
+        rank: R.
+        symmetric: Whether m = n = h.
+        gated: Whether to leave out the ones (base-gated: the weights vanish at c = 0).
+        interpolation: "outer-linear" or "factor-linear"; they differ for soft contexts only.
+        nonnegative: Pass m and n through softplus, so that no synapse changes its sign.
+        sd: Standard deviation of the initial factors, around 0, or around 1 if gated.
+        seed: Seed or generator of the initial values.
+    """
+
+    pathway = "synaptic"
+
+    h: Tensor
+    m: Tensor
+    n: Tensor
+
+    def __init__(
+        self,
+        units: int,
+        contexts: int,
+        *,
+        rank: int = 1,
+        symmetric: bool = False,
+        gated: bool = False,
+        interpolation: Interpolation = "outer-linear",
+        nonnegative: bool = False,
+        sd: float = 0.3,
+        seed: Seed | None = None,
+    ) -> None:
+        super().__init__(units, contexts)
+        check_count("rank", rank)
+        check_not_negative("sd", sd)
+        _check_interpolation(interpolation)
+        self.rank, self.symmetric, self.gated = rank, symmetric, gated
+        self.interpolation, self.nonnegative, self.sd = interpolation, nonnegative, sd
+        base = resolve_seed(seed)
+        shape = (contexts, rank, units)
+        names = ("h",) if symmetric else ("m", "n")
+        for name in names:
+            factor = normal(shape, sd, base, name)
+            if gated:
+                # sum_rho m n^T starts near the ones for any rank.
+                factor.data.add_(1).mul_(rank**-0.5)
+            if nonnegative:
+                # Inverse of softplus, so that the magnitudes start as they would without it.
+                factor.data.copy_(factor.data.abs().clamp_min(1e-4).expm1().log())
+            setattr(self, name, factor)
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """Return m and n, (context, rank, unit) each; the same tensor if symmetric."""
+        if self.symmetric:
+            both = functional.softplus(self.h) if self.nonnegative else self.h
+            return both, both
+        if self.nonnegative:
+            return functional.softplus(self.m), functional.softplus(self.n)
+        return self.m, self.n
+
+    def modulate(self, circuit: Circuit, context: Tensor) -> Circuit:
+        """Return the circuit with its recurrent weights scaled."""
+        post, pre = _factors(context, *self.factors(), self.interpolation)
+        recurrent = Scaled(_present(circuit, "Hadamard"), post, pre, keep_base=not self.gated)
+        return replace(circuit, recurrent=recurrent)
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        names = ["units", "contexts", "rank", "symmetric", "gated"]
+        names += ["interpolation", "nonnegative", "sd"]
+        return {name: getattr(self, name) for name in names}
+
+
+class Additive(AbstractModulation):
+    """Additive low rank: W + sum_k c_k sum_rho m_krho n_krho^T (`s-add-R`).
+
+    Args:
+        units: N.
+        contexts: K.
+        rank: R.
+        interpolation: "outer-linear" or "factor-linear"; they differ for soft contexts only.
+        sd: Standard deviation of the initial m and n; None for 1 / sqrt(N).
+        seed: Seed or generator of the initial values.
+    """
+
+    pathway = "synaptic"
+
+    def __init__(
+        self,
+        units: int,
+        contexts: int,
+        *,
+        rank: int = 1,
+        interpolation: Interpolation = "outer-linear",
+        sd: float | None = None,
+        seed: Seed | None = None,
+    ) -> None:
+        super().__init__(units, contexts)
+        check_count("rank", rank)
+        _check_interpolation(interpolation)
+        self.rank, self.interpolation = rank, interpolation
+        self.sd = units**-0.5 if sd is None else sd
+        check_not_negative("sd", self.sd)
+        base = resolve_seed(seed)
+        self.m = normal((contexts, rank, units), self.sd, base, "m")
+        self.n = normal((contexts, rank, units), self.sd, base, "n")
+
+    def modulate(self, circuit: Circuit, context: Tensor) -> Circuit:
+        """Return the circuit with the low-rank part added to its recurrent weights."""
+        left, right = _factors(context, self.m, self.n, self.interpolation)
+        base = _present(circuit, "Additive")
+        return replace(circuit, recurrent=WithLowRank(base, left, right))
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        names = ("units", "contexts", "rank", "interpolation", "sd")
+        return {name: getattr(self, name) for name in names}
+
+
+class LowRank(AbstractModulation):
+    """Context scales the components of a low-rank matrix: U diag(s(c)) V^T (`s-lowrankW`).
+
+    s(c) = sigmoid(A c + a_0); after Costacurta et al. (2024). Takes the place of W.
+
+    Args:
+        units: N.
+        contexts: K.
+        rank: R.
+        sd: Standard deviation of the initial entries of A; a_0 starts at 0.
+        g: Spread of the initial matrix at s = 1/2: its entries have standard deviation
+            g / sqrt(N).
+        seed: Seed or generator of the initial values.
+    """
+
+    pathway = "synaptic"
+
+    replaces_weight = True
+
+    def __init__(
+        self,
+        units: int,
+        contexts: int,
+        *,
+        rank: int = 8,
+        sd: float = 0.5,
+        g: float = 1.0,
+        seed: Seed | None = None,
+    ) -> None:
+        super().__init__(units, contexts)
+        check_count("rank", rank)
+        check_not_negative("sd", sd)
+        check_not_negative("g", g)
+        self.rank, self.sd, self.g = rank, sd, g
+        base = resolve_seed(seed)
+        part = (2 * g / (units * rank) ** 0.5) ** 0.5
+        self.U = normal((units, rank), part, base, "U")
+        self.V = normal((units, rank), part, base, "V")
+        self.A = normal((rank, contexts), sd, base, "A")
+        self.a0 = nn.Parameter(torch.zeros(rank))
+
+    def modulate(self, circuit: Circuit, context: Tensor) -> Circuit:
+        """Return the circuit with U diag(s(c)) V^T as its recurrent weights."""
+        strength = torch.sigmoid(context @ self.A.mT + self.a0)
+        return replace(circuit, recurrent=Components(self.U, self.V, strength))
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        names = ("units", "contexts", "rank", "sd", "g")
+        return {name: getattr(self, name) for name in names}
+
+
+class Masks(AbstractModulation):
+    """Scaling by shared masks: W * (1 1^T + sum_l z_l M_l), z = A c (`s-mask`).
+
+    After Bulygin et al. (2024). Must act on the network's own W, so it comes before other
+    synaptic pathways in a Chain.
+
+    Args:
+        units: N.
+        contexts: K.
+        masks: L.
+        learn: Whether the masks are learnt; otherwise they are fixed, each entry 0 or 1 with
+            probability 1/2.
+        sd: Standard deviation of the initial entries of A, (mask, context).
+        seed: Seed or generator of the initial values.
+    """
+
+    pathway = "synaptic"
+
+    def __init__(
+        self,
+        units: int,
+        contexts: int,
+        *,
+        masks: int = 4,
+        learn: bool = False,
+        sd: float = 0.3,
+        seed: Seed | None = None,
+    ) -> None:
+        super().__init__(units, contexts)
+        check_count("masks", masks)
+        check_not_negative("sd", sd)
+        self.masks, self.learn, self.sd = masks, learn, sd
+        base = resolve_seed(seed)
+        self.A = normal((masks, contexts), sd, base, "A")
+        generator = make_generator(base, "M")
+        drawn = torch.rand((masks, units, units), generator=generator, dtype=torch.float64)
+        initial = (drawn < 0.5).to(torch.get_default_dtype())
+        if learn:
+            self.M = nn.Parameter(initial)
+        else:
+            self.register_buffer("M", initial)
+
+    def modulate(self, circuit: Circuit, context: Tensor) -> Circuit:
+        """Return the circuit with its recurrent weights scaled by the masks."""
+        base = _present(circuit, "Masks")
+        if not isinstance(base, Dense):
+            raise ValueError(
+                "Masks act on the network's own W: put them before other synaptic pathways"
+            )
+        mixture = Mixture(base, base.weight * self.M, context @ self.A.mT)
+        return replace(circuit, recurrent=mixture)
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        names = ("units", "contexts", "masks", "learn", "sd")
+        return {name: getattr(self, name) for name in names}
+
+
+class Scalar(AbstractModulation):
+    """Global scaling of the recurrent weights: (1 + f^T c) W (`s-scalar`).
+
+    After Tsuda et al. (2021).
+
+    Args:
+        units: N.
+        contexts: K.
+        sd: Standard deviation of the initial entries of f, (context,).
+        seed: Seed or generator of the initial values.
+    """
+
+    pathway = "synaptic"
+
+    def __init__(
+        self, units: int, contexts: int, *, sd: float = 0.3, seed: Seed | None = None
+    ) -> None:
+        super().__init__(units, contexts)
+        check_not_negative("sd", sd)
+        self.sd = sd
+        self.f = normal((contexts,), sd, resolve_seed(seed), "f")
+
+    def modulate(self, circuit: Circuit, context: Tensor) -> Circuit:
+        """Return the circuit with its recurrent weights scaled by one number."""
+        factor = 1 + (context @ self.f).unsqueeze(-1)
+        return replace(circuit, recurrent=Rescaled(_present(circuit, "Scalar"), factor))
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {"units": self.units, "contexts": self.contexts, "sd": self.sd}
+
+
+class Full(AbstractModulation):
+    """A matrix of its own for every context: sum_k c_k W_k (`s-full`), the upper bound.
+
+    Takes the place of W. Each step costs K products.
+
+    Args:
+        units: N.
+        contexts: K.
+        g: The entries of each W_k start with standard deviation g / sqrt(N).
+        seed: Seed or generator of the initial values.
+    """
+
+    pathway = "synaptic"
+
+    replaces_weight = True
+
+    def __init__(
+        self, units: int, contexts: int, *, g: float = 1.0, seed: Seed | None = None
+    ) -> None:
+        super().__init__(units, contexts)
+        check_not_negative("g", g)
+        self.g = g
+        self.W = normal((contexts, units, units), g * units**-0.5, resolve_seed(seed), "W_k")
+
+    def modulate(self, circuit: Circuit, context: Tensor) -> Circuit:
+        """Return the circuit with sum_k c_k W_k as its recurrent weights."""
+        return replace(circuit, recurrent=Mixture(None, self.W, context))
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {"units": self.units, "contexts": self.contexts, "g": self.g}
