@@ -16,7 +16,7 @@ from ctxrnn.studies._figures import reproduce_figures
 
 if TYPE_CHECKING:
     from ctxrnn.studies._folder import ResultsFolder
-    from ctxrnn.studies._reproduce import ReproduceSettings
+    from ctxrnn.studies._settings import ReproduceSettings
 
 _CSS = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:0 auto;padding:1rem;color:#1a1a1a}

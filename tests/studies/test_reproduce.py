@@ -13,8 +13,9 @@ import pytest
 
 import ctxrnn
 from ctxrnn.studies import SCALES, ReproduceSettings, reproduce
+from ctxrnn.studies._cell import run_cell
 from ctxrnn.studies._folder import ResultsFolder
-from ctxrnn.studies._reproduce import run_cell, sized
+from ctxrnn.studies._settings import sized
 
 TINY = dataclasses.replace(
     SCALES["smoke"],
