@@ -108,7 +108,7 @@ SCALES: Mapping[str, ReproduceSettings] = {
     "quick": ReproduceSettings(
         seeds=3,
         train=TrainConfig(
-            steps=5000, learning_rate=3e-3, evaluate_every=250, evaluation_trials=1000
+            steps=4000, learning_rate=3e-3, evaluate_every=250, evaluation_trials=1000
         ),
     ),
 }
