@@ -85,6 +85,8 @@ _HOMES = {
     "pad_trials": "_trials",
 }
 
+__all__ = sorted(_HOMES)
+
 
 def __getattr__(name: str) -> object:
     if name == "__version__":

@@ -151,6 +151,15 @@ def check_variant(variant: str) -> str:
     return variant
 
 
+def known_options(variant: str) -> tuple[str, ...]:
+    """Return the options that the pathways of a variant know, as `modulation` takes them."""
+    known: set[str] = set()
+    for kind, build, fixed in _parts(variant):
+        mine = {*OPTIONS[_class_name(build)]} - set(fixed)
+        known |= mine | ({f"sd_{kind}"} if "sd" in mine else set())
+    return tuple(sorted(known))
+
+
 def modulation(
     variant: str,
     units: int,
@@ -227,6 +236,14 @@ def parameter_count(
         contexts: K.
         options: As for `modulation`; `rank`, `masks` and `learn` matter here.
     """
+    check_count("units", units)
+    check_count("inputs", inputs)
+    check_count("outputs", outputs)
+    check_count("contexts", contexts)
+    for option in options:
+        if option not in known_options(variant):
+            known = known_options(variant) or ("none",)
+            raise unknown_name(f"option of variant {variant!r}", option, known)
     recurrent, extra = units**2, 0
     for _, build, fixed in _parts(variant):
         name = _class_name(build)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
 
+from ctxrnn._catalogue import known_options, trainable_parameters
 from ctxrnn._catalogue import modulation as build_modulation
-from ctxrnn._catalogue import trainable_parameters
 from ctxrnn._checks import (
     check_count,
     check_finite,
@@ -482,9 +483,9 @@ def _pathways(
     """Return the variant's id, its pathways and K."""
     if contexts is not None:
         check_count("contexts", contexts)
+    if modulation is None or isinstance(modulation, str):
+        _check_options(modulation or "none", options)
     if modulation is None or modulation == "none":
-        if options:
-            raise unknown_name("option", sorted(options)[0], ["modulation=... with options"])
         return "none", Chain(), contexts
     if isinstance(modulation, str):
         if contexts is None:
@@ -507,6 +508,16 @@ def _pathways(
         if got is not None and want is not None and got != want:
             raise ValueError(f"pathways must have {name}={want} as the network: got {got}")
     return "custom", chain, chain.contexts if contexts is None else contexts
+
+
+def _check_options(variant: str, options: dict[str, Any]) -> None:
+    """Refuse an argument that neither the network nor the pathways of the variant know."""
+    known = known_options(variant)
+    own = [name for name in inspect.signature(CTRNN).parameters if name != "options"]
+    for name in sorted(options):
+        if name not in known:
+            what = f"argument of CTRNN or option of variant {variant!r}"
+            raise unknown_name(what, name, [*own, *known])
 
 
 def _nonlinearity(nonlinearity: str | Nonlinearity) -> tuple[str | None, Nonlinearity]:

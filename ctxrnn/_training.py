@@ -66,7 +66,7 @@ class TrainConfig:
         decay_after: Fraction of the steps after which that happens.
         clip: Largest global norm of the gradient; infinity for no clipping.
         rate_penalty: beta_r, times the mean squared rate.
-        weight_penalty: beta_w, times the squared norm of the recurrent weights.
+        weight_penalty: beta_w, times the squared norm of W; not for variants that replace W.
         evaluate_every: Steps between evaluations on fresh trials.
         evaluation_trials: Trials of each evaluation, tasks balanced.
         target: Stop once the minimum over tasks of p / p_ceil reaches this; None never stops.
@@ -286,6 +286,11 @@ class _Run:
                 f"network must have as many contexts as there are tasks: got {network.contexts} "
                 f"contexts and {len(tasks.names)} tasks"
             )
+        if config.weight_penalty > 0 and network.weight is None:
+            raise ValueError(
+                f"weight_penalty acts on W, which {network.variant!r} replaces by a matrix of its "
+                "own: leave it at 0"
+            )
         self.network, self.tasks, self.evaluation_tasks = network, tasks, evaluation_tasks
         self.config, self.seed, self.callbacks = config, seed, callbacks
         self.parameters: dict[str, Tensor] = {
@@ -339,7 +344,7 @@ class _Run:
         if config.rate_penalty > 0:
             squared = trajectory.rates.square().mean(-1)[batch.valid].mean()
             loss = loss + config.rate_penalty * squared
-        if config.weight_penalty > 0 and self.network.weight is not None:
+        if config.weight_penalty > 0:
             loss = loss + config.weight_penalty * self.network.weight.square().sum()
         return loss
 

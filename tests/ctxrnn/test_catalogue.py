@@ -93,3 +93,17 @@ def test_options_go_to_the_pathway_that_knows_them():
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         modulation("s-sym", 4, 2, seed=0, **options)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: CTRNN(2, 3, 1, nois=0.1), r"'nois'\. Did you mean 'noise'\?"),
+        (lambda: CTRNN(2, 3, 1, "s-mask", contexts=2, maks=3), r"'maks'\. Did you mean 'masks'\?"),
+        (lambda: parameter_count("s-mask", **SIZES, maks=3), r"'maks'\. Did you mean 'masks'\?"),
+        (lambda: parameter_count("none", **{**SIZES, "units": 0}), "units must be at least 1"),
+    ],
+)
+def test_misspelt_arguments_are_refused_with_the_nearest(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

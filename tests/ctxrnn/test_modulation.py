@@ -496,6 +496,25 @@ def test_initial_spread(variant, name, mean, sd):
     assert abs(values.std().item() / sd - 1) < 5 / (2 * values.numel()) ** 0.5
 
 
+@pytest.mark.parametrize("rank", [1, 4, 16])
+def test_products_start_with_the_spread_of_what_they_stand_for(rank):
+    (drive,) = modulation(f"e-rank{rank}", 300, 60, seed=0)
+    (matrix,) = modulation("s-lowrankW", 300, 3, seed=0, rank=rank, sd=0.0)
+    (gated,) = modulation(f"s-gate-{rank}", 300, 60, seed=0)
+    drives = (drive.U @ drive.A).detach()
+    weights = matrix.modulate(CTRNN(1, 300, 1).base_circuit(), torch.ones(1, 3)).recurrent.dense()
+    scaling = torch.einsum("kri,krj->kij", gated.m, gated.n).mean().item()
+    # The entries of U A share its 300 R and 60 R numbers; the smaller factor sets the error, each
+    # square with a relative spread of sqrt(2), and the root halves it. Five standard errors.
+    assert (
+        abs(drives.std().item() / 0.5 - 1)
+        < 5 / (2 * 60 * rank) ** 0.5 + 5 / (2 * 300 * rank) ** 0.5
+    )
+    assert abs(weights.detach().std().item() * 300**0.5 - 1) < 2 * 5 / (2 * 300 * rank) ** 0.5
+    # m and n are 1 +- 0.3 over sqrt(R): the mean of their product sum is 1.
+    assert abs(scaling - 1) < 5 * 2 * 0.3 / (300 * 60 * rank) ** 0.5
+
+
 def test_no_factor_of_a_product_starts_at_zero():
     for variant in ("s-sym", "s-asym-2", "s-add-2", "e-rank2", "s-lowrankW"):
         for name, parameter in modulation(variant, 6, 3, seed=0).named_parameters():

@@ -260,7 +260,7 @@ CLEAN = torch.eye(3)[[0, 1, 2, 0]]
         (lambda: CTRNN(2, 4, 1, "e-add"), "contexts must be given"),
         (
             lambda: CTRNN(2, 4, 1, "s-sym", gain=2, **NET),
-            "unknown option of variant 's-sym' 'gain'",
+            "unknown argument of CTRNN or option of variant 's-sym' 'gain'",
         ),
         (lambda: CTRNN(2, 4, 1, nonlinearity="tan", seed=0), "Did you mean 'tanh'"),
         (lambda: CTRNN(2, 4, 1, form="rates", seed=0), "Did you mean 'rate'"),

@@ -316,3 +316,9 @@ def test_settings_round_trip_and_refuse_unknown_keys():
 def test_contexts_must_match_the_tasks():
     with pytest.raises(ValueError, match="got 3 contexts and 2 tasks"):
         train(CTRNN(1, 4, 2, "e-add", contexts=3, seed=0), Sides(), SHORT, seed=0)
+
+
+def test_a_penalty_on_weights_that_a_variant_replaces_is_refused():
+    config = dataclasses.replace(SHORT, weight_penalty=1.0)
+    with pytest.raises(ValueError, match="which 's-full' replaces"):
+        train(network("s-full"), Sides(), config, seed=0)

@@ -188,6 +188,34 @@ def test_best_weights_are_kept_and_the_later_ones_on_ties(script, kept):
     assert same(weights(net), at[kept])
 
 
+def test_best_weights_outlast_an_interruption(tmp_path):
+    at, path, net = {}, tmp_path / "run", network()
+    with pytest.raises(KeyboardInterrupt):
+        train(
+            network(), Signs(on_sample=press(7)), CONFIG, seed=3, checkpoint=path,
+            evaluation_tasks=Signs(script=[0.9]),
+            callbacks=[lambda n, row: at.update({row["step"]: weights(n)})],
+        )  # fmt: skip
+    history = train(
+        net, Signs(), CONFIG, seed=3, checkpoint=path, evaluation_tasks=Signs(script=[0.2, 0.8])
+    )
+    assert history.kept_step == 5
+    assert same(weights(net), at[5])
+
+
+def test_ceilings_of_the_tasks_count_in_the_criterion():
+    class Limited(Signs):
+        def relative(self, accuracy):
+            return {"same": accuracy["same"] / 0.8, "other": accuracy["other"]}
+
+    config = dataclasses.replace(CONFIG, evaluate_every=1, target=0.9, patience=1)
+    history = train(network(), Signs(), config, seed=3, evaluation_tasks=Limited(script=[0.8, 0.9]))
+    assert history.stopped == "criterion"
+    assert [row["relative_min"] for row in history.rows] == [0.8, 0.9]
+    assert history.rows[0]["relative_mean"] == pytest.approx(0.9, rel=1e-12)
+    assert history.rows[0]["accuracy.same"] == 0.8
+
+
 def test_checks_must_be_good_in_a_row_also_across_an_interruption(tmp_path):
     config = dataclasses.replace(CONFIG, evaluate_every=1, target=0.9, patience=3)
     script, path = [0.9, 0.9, 0.8, 0.9, 0.9, 0.9], tmp_path / "run"
