@@ -75,6 +75,9 @@ def ambiguity_sweep(
     if count < 2:
         raise ValueError(f"a mixture needs at least two tasks: got {count}")
     check_count("trials", trials)
+    levels = np.atleast_1d(np.asarray(levels, dtype=float))
+    if levels.ndim != 1 or levels.size == 0:
+        raise ValueError(f"levels must be a row of at least one number: got shape {levels.shape}")
     if pathway not in ("both", "excitability", "synaptic"):
         raise unknown_name("pathway", pathway, ("both", "excitability", "synaptic"))
     batch = tasks.sample(trials * count, generator=make_generator(seed, "ambiguity trials"))

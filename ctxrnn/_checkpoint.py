@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.metadata
 import json
@@ -71,10 +72,12 @@ def write_atomically(path: str | Path, data: bytes) -> None:
             Path(name).unlink(missing_ok=True)
             raise
     except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "Free some space" if full else "Make the folder, or choose one that can be written"
         raise OSError(
             error.errno,
-            f"cannot write {path}: {error.strerror or error}. Free some space or choose another "
-            "folder; what was written before is kept",
+            f"cannot write {path}: {error.strerror or error}. {remedy}; what was written before is "
+            "kept",
         ) from error
 
 
@@ -160,7 +163,7 @@ def network_header(network: CTRNN) -> dict[str, Any]:
     dtype = str(network.dtype).removeprefix("torch.")
     return {
         "variant": network.variant,
-        "network": network.config,
+        "network": {**network.config, "noise": network.noise},
         "pathways": pathways,
         "dtype": dtype,
     }

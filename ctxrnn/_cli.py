@@ -14,6 +14,7 @@ import click
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
     epilog="Start with: ctxrnn reproduce --scale quick",
 )
+@click.version_option(package_name="ctxrnn", message="%(version)s")
 @click.option("--debug", is_flag=True, help="Show the full traceback of an error.")
 def app(debug: bool) -> None:
     """Train and compare context-modulated recurrent networks on many cognitive tasks."""

@@ -21,6 +21,7 @@ from ctxrnn._checks import (
     check_finite,
     check_integer,
     check_not_negative,
+    check_number,
     make_generator,
     unknown_name,
 )
@@ -158,13 +159,18 @@ class CTRNN(nn.Module):
         self._tau: Tensor
         for name, size in (("inputs", inputs), ("units", units), ("outputs", outputs)):
             check_count(name, size)
+        check_number("dt", dt)
         check_not_negative("noise", noise)
+        if dtype not in (None, torch.float32, torch.float64):
+            raise ValueError(f"dtype must be torch.float32 or torch.float64: got {dtype!r}")
         check_not_negative("tau_e", tau_e, "ms")
         check_not_negative("tau_s", tau_s, "ms")
         _check_choice("form", form, ("current", "rate"))
         _check_choice("readout", readout, ("rates", "potentials"))
         _check_choice("noise_scaling", noise_scaling, ("stationary", "euler-maruyama"))
         base = resolve_seed(seed)
+        if isinstance(modulation, str) and "g" in known_options(modulation):
+            options = {"g": g, **options}
         self.inputs, self.units, self.outputs = inputs, units, outputs
         self.dt, self.noise, self.noise_scaling = float(dt), float(noise), noise_scaling
         self.form, self.readout = form, readout
@@ -178,7 +184,7 @@ class CTRNN(nn.Module):
         self.x0 = nn.Parameter(torch.zeros(units)) if learn_x0 else None
         self.config: dict[str, Any] = {
             "inputs": inputs, "units": units, "outputs": outputs, "contexts": self.contexts,
-            "tau": np.asarray(torch.as_tensor(tau), dtype=float).tolist(), "dt": self.dt,
+            "tau": self._given_tau, "dt": self.dt,
             "noise": self.noise, "noise_scaling": noise_scaling,
             "nonlinearity": self.nonlinearity_name, "form": form, "readout": readout,
             "learn_tau": learn_tau, "learn_x0": learn_x0, "initial": initial, "g": g,
@@ -189,7 +195,11 @@ class CTRNN(nn.Module):
         self.to(device=device, dtype=dtype)
 
     def _make_tau(self, tau: Any, learn: bool, dtype: torch.dtype) -> None:
-        values = torch.as_tensor(tau, dtype=torch.float64)
+        try:
+            values = torch.as_tensor(tau, dtype=torch.float64).detach()
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(f"tau must be a number or one per unit, in ms: got {tau!r}") from None
+        self._given_tau = values.tolist()
         if tuple(values.shape) not in ((), (self.units,)):
             raise ValueError(
                 f"tau must be one number or one per unit, shape ({self.units},): "
@@ -222,10 +232,13 @@ class CTRNN(nn.Module):
         base, units = self.seed, self.units
         sparse = density != 1.0 or not self_connections
         if self.modulation.replaces_weight:
-            if sparse or excitatory is not None or spectral_radius is not None:
+            own_g = self.variant == "custom" and g != 1.0
+            given = (excitatory, spectral_radius, initial)
+            if sparse or own_g or any(value is not None for value in given):
                 raise ValueError(
-                    "density, self_connections, excitatory and spectral_radius act on W, which "
-                    f"{self.variant!r} replaces by a matrix of its own: leave them out"
+                    "density, self_connections, excitatory, spectral_radius and initial (and g, "
+                    f"for pathways given as modules) act on W, which {self.variant!r} replaces by "
+                    "a matrix of its own: leave them out"
                 )
             self.register_parameter("weight", None)
         else:

@@ -22,6 +22,7 @@ from ctxrnn._checkpoint import as_json, network_header, read_tensors, write_tens
 from ctxrnn._checks import (
     check_count,
     check_fraction,
+    check_integer,
     check_not_negative,
     check_positive,
     make_generator,
@@ -173,11 +174,19 @@ def evaluate(
     return dict(tasks.accuracy(*_answers(network, tasks, trials, source)))
 
 
+def _check_dt(network: CTRNN, batch: TrialBatch) -> None:
+    if not math.isclose(network.dt, batch.dt, rel_tol=1e-9):
+        raise ValueError(
+            f"network and tasks must have the same dt: got {network.dt:g} ms and {batch.dt:g} ms"
+        )
+
+
 def _answers(
     network: CTRNN, tasks: TaskSource, trials: int, generator: torch.Generator
 ) -> tuple[Tensor, TrialBatch]:
     """Return the outputs on fresh trials, on the CPU, and the trials."""
     batch = tasks.sample(trials, generator=generator)
+    _check_dt(network, batch)
     with torch.no_grad():
         outputs = network(batch.inputs, batch.context, generator=generator).outputs
     return outputs.cpu(), batch
@@ -220,7 +229,12 @@ def train(
         ValueError: If the checkpoint belongs to another network or other settings.
         KeyboardInterrupt: On Ctrl-C, at the end of the step and after the checkpoint was written.
     """
-    config = config or TrainConfig()
+    config = TrainConfig() if config is None else config
+    if not isinstance(config, TrainConfig):
+        raise TypeError(f"config must be a TrainConfig: got {type(config).__name__}")
+    check_integer("seed", seed)
+    if checkpoint is not None and not Path(checkpoint).parent.is_dir():
+        raise FileNotFoundError(f"no folder {Path(checkpoint).parent} for the checkpoint: make it")
     run = _Run(network, tasks, evaluation_tasks or tasks, config, seed, callbacks)
     if checkpoint is not None and Path(checkpoint).exists():
         run.resume(checkpoint)
@@ -245,6 +259,12 @@ def train(
                 raise KeyboardInterrupt(f"interrupted after step {run.step}{where}")
     run.finish()
     return run.history
+
+
+def _described(tasks: TaskSource) -> Any:
+    """Return what a checkpoint tells of its tasks: all of their settings, if they say them."""
+    config = getattr(tasks, "config", None)
+    return config() if callable(config) else {"names": list(tasks.names)}
 
 
 class _Interrupt:
@@ -286,6 +306,20 @@ class _Run:
                 f"network must have as many contexts as there are tasks: got {network.contexts} "
                 f"contexts and {len(tasks.names)} tasks"
             )
+        vacuous = [name for name, p in getattr(tasks, "chance", {}).items() if p >= 1]
+        if vacuous:
+            logger.warning(
+                "always fixating is right in every trial of %s: accuracy says nothing there, "
+                "watch the loss",
+                ", ".join(vacuous),
+            )
+        for name in ("inputs", "outputs"):
+            want = getattr(tasks, name, None)
+            if want is not None and want != getattr(network, name):
+                raise ValueError(
+                    f"network must have the {name} of its tasks: got {getattr(network, name)} and "
+                    f"{want}"
+                )
         if config.weight_penalty > 0 and network.weight is None:
             raise ValueError(
                 f"weight_penalty acts on W, which {network.variant!r} replaces by a matrix of its "
@@ -319,6 +353,7 @@ class _Run:
         """Take one step, and evaluate where it is due."""
         config, step = self.config, self.step
         batch = self.tasks.sample(config.batch, generator=make_generator(self.seed, "trials", step))
+        _check_dt(self.network, batch)
         batch = batch.to(device=self.network.device, dtype=self.network.dtype)
         loss = self._loss(batch, make_generator(self.seed, "noise", step))
         self.optimizer.zero_grad(set_to_none=True)
@@ -403,9 +438,13 @@ class _Run:
     def _identity(self) -> dict[str, Any]:
         described = {
             **network_header(self.network),
-            "tasks": list(self.tasks.names),
+            "tasks": _described(self.tasks),
+            "evaluation tasks": _described(self.evaluation_tasks),
             "trained": sorted(self.parameters),
         }
+        if self.network.nonlinearity_name is None:
+            phi = self.network.phi
+            described["nonlinearity"] = getattr(phi, "__qualname__", type(phi).__qualname__)
         return as_json({**described, "config": self.config.to_dict(), "seed": self.seed})
 
     def write(self, path: str | Path) -> None:

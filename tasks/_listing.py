@@ -34,8 +34,10 @@ def neurogym_ids(*, dt: float = 20.0, check: bool = False) -> list[str]:
 
 def _usable(name: str, dt: float) -> bool:
     try:
-        task_set(name, dt=dt).sample(1, generator=0)
+        tasks = task_set(name, dt=dt)
+        tasks.sample(1, generator=0)
     except Exception:
         # Whatever an environment stumbles over, it cannot be used.
         return False
-    return True
+    # Where fixating is always right, the criterion says nothing.
+    return tasks.chance[tasks.names[0]] < 1

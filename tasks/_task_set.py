@@ -107,8 +107,10 @@ class TaskSet:
             ValueError: If `trials` is below one, or a task is unknown.
         """
         check_count("trials", trials)
-        if isinstance(generator, bool) or not isinstance(generator, torch.Generator | int):
-            raise TypeError(f"generator must be a torch.Generator or a seed: got {generator!r}")
+        if not isinstance(generator, torch.Generator):
+            if isinstance(generator, bool) or not hasattr(generator, "__index__"):
+                raise TypeError(f"generator must be a torch.Generator or a seed: got {generator!r}")
+            generator = int(generator)
         source = make_generator(generator, "trials")
         task = self._assign(int(trials), source, tasks, balanced)
         return self._draw(task, int(torch.randint(2**62, (), generator=source)))

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ctxrnn import CTRNN, derive_seed, make_generator, save, train
+from ctxrnn import (
+    CTRNN,
+    CheckpointError,
+    TrainingHistory,
+    derive_seed,
+    make_generator,
+    save,
+    train,
+)
 from ctxrnn.studies._settings import ReproduceSettings, sized, tasks_of
+
+logger = logging.getLogger("ctxrnn")
 
 
 @functools.lru_cache(maxsize=1)
@@ -62,16 +73,27 @@ def run_cell(
     )
     name = cell_name(variant, number)
     checkpoint = folder / "networks" / f"{name}.training"
-    history = train(
-        network,
-        _bank(settings, number),
-        settings.train,
-        seed=seed,
-        evaluation_tasks=tasks,
-        checkpoint=checkpoint,
-        callbacks=[lambda _, row: report(int(row["step"]))] if report else [],
-        progress=False,
-    )
+    bank = _bank(settings, number)
+
+    def run() -> TrainingHistory:
+        return train(
+            network,
+            bank,
+            settings.train,
+            seed=seed,
+            evaluation_tasks=tasks,
+            checkpoint=checkpoint,
+            callbacks=[lambda _, row: report(int(row["step"]))] if report else [],
+            progress=False,
+        )
+
+    try:
+        history = run()
+    except CheckpointError as error:
+        # Only what was half done is lost; the training starts again.
+        logger.warning("%s: %s; this network starts again", name, error)
+        checkpoint.unlink()
+        history = run()
     source = make_generator(seed, "test")
     batch = tasks.sample(settings.test_trials * len(tasks.names), generator=source)
     with torch.no_grad():

@@ -52,7 +52,7 @@ def _ambiguity(tables: Mapping[str, pd.DataFrame]) -> plots.Figure:
         left, middle, right = figure.axes
         plots.ambiguity_curves(left, curves, areas=networks)
         plots.interval_points(middle, networks, "area", label=r"area $\mathcal{A}$ up to 0.5")
-        middle.set_ylim(0, 1.0)
+        middle.set_ylim(min(0.0, float(networks["area"].min()) - 0.05), 1.0)
         with_context = networks[networks["variant"] != "none"]
         plots.interval_points(
             right, with_context, "lambda_50", label=r"half-way point $\lambda_{50}$"

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _SETTINGS = "settings.json"
+_RECORD = {"variant", "number", "seed", "seconds", "learning", "accuracy", "ambiguity"}
 
 
 class ResultsFolder:
@@ -74,16 +75,23 @@ class ResultsFolder:
         write_atomically(self.path / name, text.encode())
 
     def finished(self, cell: str) -> dict[str, Any] | None:
-        """Return the record of a finished cell, or None."""
+        """Return the record of a finished cell, or None if it or its network is missing."""
         path = self.path / "cells" / f"{cell}.json"
-        if not path.exists():
+        if not path.exists() or not (self.path / "networks" / f"{cell}.safetensors").exists():
             return None
         try:
-            return dict(json.loads(path.read_text(encoding="utf-8")))
-        except ValueError as error:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            missing = _RECORD - set(record)
+        except (ValueError, TypeError) as error:
             raise ValueError(
                 f"{path} is damaged ({error}): delete it, and the cell is run again"
             ) from error
+        if missing:
+            raise ValueError(
+                f"{path} is damaged (it lacks {', '.join(sorted(missing))}): delete it, and the "
+                "cell is run again"
+            )
+        return dict(record)
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
         """Write a table as Parquet and as CSV, atomically."""

@@ -88,7 +88,7 @@ def _run_cells(
         failures = run_missing(settings, results, missing, min(workers, len(missing)), progress)
         if failures:
             raise RuntimeError(
-                f"{len(failures)} of {len(cells)} networks failed; the others are kept in "
+                f"{len(failures)} of {len(cells)} networks failed; finished ones are kept in "
                 f"{results.path}. First: {failures[0]}"
             )
     records = [results.finished(cell_name(*cell)) for cell in cells]

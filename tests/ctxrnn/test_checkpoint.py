@@ -169,3 +169,14 @@ def test_files_tell_versions_and_settings_to_any_reader(saved):
 
 def test_public_error_is_a_value_error():
     assert issubclass(ctxrnn.CheckpointError, ValueError)
+
+
+@pytest.mark.parametrize("tau", [33.3, [33.3, 40.1, 50.0, 60.0, 70.7]])
+def test_time_constants_come_back_to_the_last_bit(tau, tmp_path):
+    network = CTRNN(2, 5, 2, tau=tau, dt=33.3, seed=1, dtype=torch.float64)
+    network.noise = 0.25
+    save(network, tmp_path / "x")
+    again = load(tmp_path / "x")
+    assert torch.equal(again.tau, network.tau)
+    assert again.noise == 0.25
+    assert torch.equal(answer(again), answer(network))

@@ -326,3 +326,27 @@ def test_cuda_gives_what_the_cpu_gives(variant):
         network(draw(4, 6, 2), CLEAN, generator=1).outputs.square().sum().backward()
     for mine, other in zip(here.parameters(), there.parameters(), strict=True):
         torch.testing.assert_close(other.grad.cpu(), mine.grad, rtol=1e-9, atol=1e-9)
+
+
+def test_spread_reaches_the_variants_that_bring_their_own_matrix():
+    for variant in ("s-full", "s-lowrankW"):
+        still = CTRNN(2, 6, 1, variant, g=0.0, **NET)
+        assert bool((still.circuit(CLEAN).dense_weight() == 0).all())
+        with pytest.raises(ValueError, match="leave them out"):
+            CTRNN(2, 6, 1, variant, initial="identity", **NET)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"dt": "20"}, TypeError, "dt must be a number"),
+        ({"dt": True}, TypeError, "dt must be a number"),
+        ({"tau": None}, TypeError, "tau must be a number or one per unit, in ms"),
+        ({"tau": "100"}, TypeError, "tau must be a number or one per unit, in ms"),
+        ({"dtype": torch.float16}, ValueError, "dtype must be torch.float32 or torch.float64"),
+        ({"dtype": "float64"}, ValueError, "dtype must be torch.float32 or torch.float64"),
+    ],
+)
+def test_wrong_types_are_refused(options, error, message):
+    with pytest.raises(error, match=message):
+        CTRNN(2, 4, 1, seed=0, **options)

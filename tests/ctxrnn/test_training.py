@@ -322,3 +322,65 @@ def test_a_penalty_on_weights_that_a_variant_replaces_is_refused():
     config = dataclasses.replace(SHORT, weight_penalty=1.0)
     with pytest.raises(ValueError, match="which 's-full' replaces"):
         train(network("s-full"), Sides(), config, seed=0)
+
+
+class Described(Sides):
+    """Says its settings, as a task set does."""
+
+    inputs, outputs = 1, 2
+
+    def __init__(self, **settings):
+        super().__init__()
+        self.settings = settings
+        self.chance = {"same": settings.get("chance", 0.5)}
+
+    def config(self):
+        return self.settings
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_checkpoint_of_other_task_settings_is_refused(tmp_path, finished):
+    tasks = Described(dt=20)
+    if finished:
+        train(network(), tasks, SHORT, seed=0, checkpoint=tmp_path / "run")
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            train(
+                network(), tasks, SHORT, seed=0, checkpoint=tmp_path / "run",
+                callbacks=[lambda *_: signal.raise_signal(signal.SIGINT)],
+            )  # fmt: skip
+    with pytest.raises(ValueError, match=r"tasks\.dt was 20, now 25"):
+        train(network(), Described(dt=25), SHORT, seed=0, checkpoint=tmp_path / "run")
+
+
+def test_a_checkpoint_of_another_callable_is_refused(tmp_path):
+    net = network(nonlinearity=torch.sin)
+    train(net, Sides(), SHORT, seed=0, checkpoint=tmp_path / "run")
+    with pytest.raises(ValueError, match="nonlinearity was 'sin', now 'cos'"):
+        train(network(nonlinearity=torch.cos), Sides(), SHORT, seed=0, checkpoint=tmp_path / "run")
+
+
+def test_what_cannot_end_well_is_refused_before_the_first_step(tmp_path):
+    tasks = Described()
+    for bad, error, message in (
+        (lambda: train(CTRNN(1, 4, 3, seed=0), tasks, SHORT, seed=0), ValueError, "outputs of its"),
+        (lambda: train(CTRNN(2, 4, 2, seed=0), tasks, SHORT, seed=0), ValueError, "inputs of its"),
+        (lambda: train(network(dt=10.0), tasks, SHORT, seed=0), ValueError, "same dt: got 10 ms"),
+        (lambda: evaluate(network(dt=10.0), tasks, 4, generator=0), ValueError, "same dt"),
+        (lambda: train(network(), tasks, {"steps": 3}, seed=0), TypeError, "must be a TrainConfig"),
+        (lambda: train(network(), tasks, SHORT, seed=1.5), TypeError, "seed must be an integer"),
+        (
+            lambda: train(network(), tasks, SHORT, seed=0, checkpoint=tmp_path / "no" / "x"),
+            FileNotFoundError,
+            "no folder .* make it",
+        ),
+    ):
+        with pytest.raises(error, match=message):
+            bad()
+    assert tasks.asked == [] or len(tasks.asked) <= 2
+
+
+def test_a_criterion_that_says_nothing_is_told(caplog):
+    with caplog.at_level(logging.WARNING, logger="ctxrnn"):
+        train(network(), Described(chance=1.0), SHORT, seed=0)
+    assert "always fixating is right in every trial of same" in caplog.text

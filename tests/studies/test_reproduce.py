@@ -125,9 +125,11 @@ def test_folder_with_other_things_is_refused(tmp_path):
 
 def test_damaged_record_is_named(finished, tmp_path):
     folder = ResultsFolder(tmp_path / "x", {})
-    (tmp_path / "x" / "cells" / "e-add-0.json").write_text("{")
-    with pytest.raises(ValueError, match=r"e-add-0.json is damaged .* delete it"):
-        folder.finished("e-add-0")
+    (tmp_path / "x" / "networks" / "e-add-0.safetensors").write_text("")
+    for text in ("{", "{}", "[1]", "3"):
+        (tmp_path / "x" / "cells" / "e-add-0.json").write_text(text)
+        with pytest.raises(ValueError, match=r"e-add-0.json is damaged .* delete it"):
+            folder.finished("e-add-0")
 
 
 def test_failing_network_is_reported_and_the_others_are_kept(tmp_path):
@@ -135,11 +137,19 @@ def test_failing_network_is_reported_and_the_others_are_kept(tmp_path):
     settings = dataclasses.replace(TINY, variants=("none", "e-add"))
     reproduce(settings, out, workers=1, progress=False)
     (out / "cells" / "e-add-0.json").unlink()
-    # A foreign training checkpoint in the way makes this cell fail.
-    (out / "networks" / "e-add-0.training").write_bytes(b"not a checkpoint")
-    with pytest.raises(RuntimeError, match="1 of 2 networks failed; the others are kept"):
+    # A folder in the way of its training checkpoint makes this cell fail.
+    (out / "networks" / "e-add-0.training").mkdir()
+    with pytest.raises(RuntimeError, match="1 of 2 networks failed; finished ones are kept"):
         reproduce(settings, out, workers=1, progress=False)
     assert (out / "cells" / "none-0.json").exists()
+    # A damaged one only costs what was half done; so does a network that was lost.
+    (out / "networks" / "e-add-0.training").rmdir()
+    (out / "networks" / "e-add-0.training").write_bytes(b"not a checkpoint")
+    (out / "networks" / "none-0.safetensors").unlink()
+    reproduce(settings, out, workers=1, progress=False)
+    for name in ("none-0", "e-add-0"):
+        assert (out / "cells" / f"{name}.json").exists()
+        assert (out / "networks" / f"{name}.safetensors").exists()
 
 
 @pytest.mark.parametrize("scale", ["smoke", "quick"])
