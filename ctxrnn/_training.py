@@ -444,7 +444,7 @@ class _Run:
         }
         if self.network.nonlinearity_name is None:
             phi = self.network.phi
-            described["nonlinearity"] = getattr(phi, "__qualname__", type(phi).__qualname__)
+            described["nonlinearity"] = getattr(phi, "__name__", type(phi).__name__)
         return as_json({**described, "config": self.config.to_dict(), "seed": self.seed})
 
     def write(self, path: str | Path) -> None:
