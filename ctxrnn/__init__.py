@@ -31,7 +31,6 @@ if _TYPE_CHECKING:
     from ctxrnn._modulation import AbstractModulation as AbstractModulation
     from ctxrnn._modulation import Chain as Chain
     from ctxrnn._network import CTRNN as CTRNN
-    from ctxrnn._network import Trajectory as Trajectory
     from ctxrnn._synaptic import Additive as Additive
     from ctxrnn._synaptic import Full as Full
     from ctxrnn._synaptic import Hadamard as Hadamard
@@ -42,6 +41,7 @@ if _TYPE_CHECKING:
     from ctxrnn._training import TrainingHistory as TrainingHistory
     from ctxrnn._training import evaluate as evaluate
     from ctxrnn._training import train as train
+    from ctxrnn._trajectory import Trajectory as Trajectory
     from ctxrnn._trials import TrialBatch as TrialBatch
     from ctxrnn._trials import pad_trials as pad_trials
 
@@ -76,7 +76,7 @@ _HOMES = {
     "Scalar": "_synaptic",
     "Threshold": "_excitability",
     "CTRNN": "_network",
-    "Trajectory": "_network",
+    "Trajectory": "_trajectory",
     "TrainConfig": "_training",
     "TrainingHistory": "_training",
     "evaluate": "_training",

@@ -6,15 +6,26 @@ reference for tests and for the Jacobian at single states.
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
 
 class Recurrence(ABC):
-    """A linear map on rates, (..., trial, unit) -> (..., trial, unit), that may differ by trial."""
+    """A linear map on rates, (..., trial, unit) -> (..., trial, unit), that may differ by trial.
+
+    A new one is a frozen dataclass of tensors and of other recurrences.
+
+    Attributes:
+        by_trial: Names of the tensors whose axis before the last is the trial.
+    """
+
+    by_trial: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def __call__(self, rates: Tensor) -> Tensor:
@@ -23,6 +34,13 @@ class Recurrence(ABC):
     def onto(self, current: Tensor, rates: Tensor) -> Tensor:
         """Return `current` and the recurrent current together, (trial, unit)."""
         return current + self(rates)
+
+    def pullback(self, gradient: Tensor) -> Tensor:
+        """Return the transposed map of `gradient`, (..., trial, unit): from currents to rates.
+
+        A recurrence that does not say it is differentiated by autograd, step by step.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no pullback")
 
     @abstractmethod
     def dense(self) -> Tensor:
@@ -43,6 +61,9 @@ class Dense(Recurrence):
             return torch.addmm(current, rates, self.weight.mT)
         return current + self(rates)
 
+    def pullback(self, gradient: Tensor) -> Tensor:
+        return gradient @ self.weight
+
     def dense(self) -> Tensor:
         return self.weight
 
@@ -57,6 +78,8 @@ class Scaled(Recurrence):
         pre: Pre-synaptic factors, (factor, trial, unit).
         keep_base: Whether the ones are part of S (base-preserving) or not (base-gated).
     """
+
+    by_trial: ClassVar[tuple[str, ...]] = ("post", "pre")
 
     base: Recurrence
     post: Tensor
@@ -76,6 +99,13 @@ class Scaled(Recurrence):
             return self.post[0] * self.base(self.pre[0] * rates)
         return (self.post * self.base(self.pre * rates.unsqueeze(-3))).sum(-3)
 
+    def pullback(self, gradient: Tensor) -> Tensor:
+        if self.post.shape[0] == 1:
+            total = self.pre[0] * self.base.pullback(self.post[0] * gradient)
+        else:
+            total = (self.pre * self.base.pullback(self.post * gradient.unsqueeze(-3))).sum(-3)
+        return total + self.base.pullback(gradient) if self.keep_base else total
+
     def dense(self) -> Tensor:
         factor = torch.einsum("fti,ftj->tij", self.post, self.pre)
         return self.base.dense() * (factor + 1 if self.keep_base else factor)
@@ -91,6 +121,8 @@ class WithLowRank(Recurrence):
         right: (factor, trial, unit) or (factor, 1, unit).
     """
 
+    by_trial: ClassVar[tuple[str, ...]] = ("left", "right")
+
     base: Recurrence | None
     left: Tensor
     right: Tensor
@@ -99,6 +131,11 @@ class WithLowRank(Recurrence):
         projected = (self.right * rates.unsqueeze(-3)).sum(-1, keepdim=True)
         low_rank = (self.left * projected).sum(-3)
         return low_rank if self.base is None else self.base(rates) + low_rank
+
+    def pullback(self, gradient: Tensor) -> Tensor:
+        projected = (self.left * gradient.unsqueeze(-3)).sum(-1, keepdim=True)
+        low_rank = (self.right * projected).sum(-3)
+        return low_rank if self.base is None else self.base.pullback(gradient) + low_rank
 
     def dense(self) -> Tensor:
         low_rank = torch.einsum("fti,ftj->tij", *torch.broadcast_tensors(self.left, self.right))
@@ -115,12 +152,17 @@ class Components(Recurrence):
         strength: s, (trial, rank).
     """
 
+    by_trial: ClassVar[tuple[str, ...]] = ("strength",)
+
     left: Tensor
     right: Tensor
     strength: Tensor
 
     def __call__(self, rates: Tensor) -> Tensor:
         return (self.strength * (rates @ self.right)) @ self.left.mT
+
+    def pullback(self, gradient: Tensor) -> Tensor:
+        return (self.strength * (gradient @ self.left)) @ self.right.mT
 
     def dense(self) -> Tensor:
         return torch.einsum("ir,tr,jr->tij", self.left, self.strength, self.right)
@@ -136,6 +178,8 @@ class Mixture(Recurrence):
         coefficients: z, (trial, matrix).
     """
 
+    by_trial: ClassVar[tuple[str, ...]] = ("coefficients",)
+
     base: Recurrence | None
     weights: Tensor
     coefficients: Tensor
@@ -146,6 +190,12 @@ class Mixture(Recurrence):
         parts = parts.unflatten(-1, (matrices, units))
         mixed = (self.coefficients.unsqueeze(-1) * parts).sum(-2)
         return mixed if self.base is None else self.base(rates) + mixed
+
+    def pullback(self, gradient: Tensor) -> Tensor:
+        matrices, units, _ = self.weights.shape
+        parts = self.coefficients.unsqueeze(-1) * gradient.unsqueeze(-2)
+        mixed = parts.flatten(-2) @ self.weights.reshape(matrices * units, units)
+        return mixed if self.base is None else self.base.pullback(gradient) + mixed
 
     def dense(self) -> Tensor:
         mixed = torch.einsum("tl,lij->tij", self.coefficients, self.weights)
@@ -161,11 +211,16 @@ class Rescaled(Recurrence):
         factor: (trial, 1).
     """
 
+    by_trial: ClassVar[tuple[str, ...]] = ("factor",)
+
     base: Recurrence
     factor: Tensor
 
     def __call__(self, rates: Tensor) -> Tensor:
         return self.factor * self.base(rates)
+
+    def pullback(self, gradient: Tensor) -> Tensor:
+        return self.base.pullback(self.factor * gradient)
 
     def dense(self) -> Tensor:
         return self.factor.unsqueeze(-1) * self.base.dense()
@@ -186,6 +241,8 @@ class Circuit:
         threshold: Theta c, (trial, unit); None stands for 0.
     """
 
+    by_trial: ClassVar[tuple[str, ...]] = ("current", "gain", "threshold")
+
     recurrent: Recurrence | None
     input_weight: Tensor
     current: Tensor
@@ -198,6 +255,12 @@ class Circuit:
             raise ValueError("the circuit has no recurrent weights: no pathway has set them")
         return self.recurrent(rates) if current is None else self.recurrent.onto(current, rates)
 
+    def pull_back(self, gradient: Tensor) -> Tensor:
+        """Return W(c)^T of `gradient`: the transpose of `propagate`."""
+        if self.recurrent is None:
+            raise ValueError("the circuit has no recurrent weights: no pathway has set them")
+        return self.recurrent.pullback(gradient)
+
     def excite(self, currents: Tensor) -> Tensor:
         """Return G(c) * (x - Theta c), what the nonlinearity is applied to."""
         if self.threshold is not None:
@@ -209,3 +272,44 @@ class Circuit:
         if self.recurrent is None:
             raise ValueError("the circuit has no recurrent weights: no pathway has set them")
         return self.recurrent.dense()
+
+
+Part = TypeVar("Part", Recurrence, Circuit)
+
+
+def tensors_of(part: Recurrence | Circuit) -> Iterator[Tensor]:
+    """Go through all tensors of a circuit or of a recurrence, in a fixed order."""
+    for item in dataclasses.fields(part):  # type: ignore[arg-type]
+        value = getattr(part, item.name)
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, Recurrence):
+            yield from tensors_of(value)
+
+
+def with_tensors(part: Part, tensors: Iterator[Tensor]) -> Part:
+    """Return a copy with other tensors, in the order of `tensors_of`."""
+    changed: dict[str, Any] = {}
+    for item in dataclasses.fields(part):  # type: ignore[arg-type]
+        value = getattr(part, item.name)
+        if isinstance(value, Tensor):
+            changed[item.name] = next(tensors)
+        elif isinstance(value, Recurrence):
+            changed[item.name] = with_tensors(value, tensors)
+    return dataclasses.replace(part, **changed)  # type: ignore[type-var]
+
+
+def of_trials(part: Part, trials: slice) -> Part:
+    """Return a circuit or a recurrence of some of its trials."""
+    changed: dict[str, Any] = {}
+    for item in dataclasses.fields(part):  # type: ignore[arg-type]
+        value = getattr(part, item.name)
+        if isinstance(value, Recurrence):
+            changed[item.name] = of_trials(value, trials)
+        elif item.name in part.by_trial and isinstance(value, Tensor) and _has_trials(value):
+            changed[item.name] = value[..., trials, :]
+    return dataclasses.replace(part, **changed)  # type: ignore[type-var]
+
+
+def _has_trials(value: Tensor) -> bool:
+    return value.ndim > 1 and value.shape[-2] > 1

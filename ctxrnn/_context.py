@@ -33,15 +33,24 @@ class Contexts:
         """Whether a context has a time axis."""
         return self.excitability.ndim == 3 or self.synaptic.ndim == 3
 
-    def at(self, step: int) -> Contexts:
-        """Return the contexts of one time step, (trial, context) each."""
+    def flat(self, steps: int) -> Contexts:
+        """Return the contexts of all trials at the first step, then at the second, ...
+
+        Args:
+            steps: Number of time steps.
+
+        Returns:
+            Contexts of shape (time * trial, context).
+        """
         if self.excitability is self.synaptic:
-            return Contexts.of(_at(self.excitability, step))
-        return Contexts(_at(self.excitability, step), _at(self.synaptic, step))
+            return Contexts.of(_flat(self.excitability, steps))
+        return Contexts(_flat(self.excitability, steps), _flat(self.synaptic, steps))
 
 
-def _at(context: Tensor, step: int) -> Tensor:
-    return context[:, step] if context.ndim == 3 else context
+def _flat(context: Tensor, steps: int) -> Tensor:
+    if context.ndim == 2:
+        return context.expand(steps, *context.shape).flatten(0, 1)
+    return context.transpose(0, 1).flatten(0, 1)
 
 
 def check_context(name: str, context: Tensor, trials: int, steps: int, contexts: int) -> None:

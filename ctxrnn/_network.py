@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -30,6 +29,8 @@ from ctxrnn._connectivity import Dale, Masked, connection_mask, dale_signs, init
 from ctxrnn._context import Contexts, check_context, filter_context
 from ctxrnn._integrate import integrate
 from ctxrnn._modulation import AbstractModulation, Chain, Seed, resolve_seed
+from ctxrnn._noise import RecurrentNoise, draw_key
+from ctxrnn._trajectory import Trajectory
 
 Nonlinearity = Callable[[Tensor], Tensor]
 
@@ -39,28 +40,6 @@ NONLINEARITIES: Mapping[str, Nonlinearity] = {
     "softplus": functional.softplus,
     "sigmoid": torch.sigmoid,
 }
-
-
-@dataclass(frozen=True)
-class Trajectory:
-    """What a network did in a batch of trials; index t is the state after step t.
-
-    Attributes:
-        potentials: x, (trial, time, unit); in the rate form, where the state is the rate, r.
-        rates: r, (trial, time, unit).
-        outputs: y, (trial, time, output).
-    """
-
-    potentials: Tensor
-    rates: Tensor
-    outputs: Tensor
-
-    def numpy(self) -> dict[str, np.ndarray]:
-        """Return the three as NumPy arrays, detached and on the CPU."""
-        return {
-            name: getattr(self, name).detach().cpu().numpy()
-            for name in ("potentials", "rates", "outputs")
-        }
 
 
 class CTRNN(nn.Module):
@@ -115,15 +94,16 @@ class CTRNN(nn.Module):
 
     Attributes:
         config: The arguments as JSON-able values, for checkpoints.
-        fast: Whether to use the time loop with a gradient of its own where it applies (current
-            form, no gain or threshold, context constant in time); False for the plain loop, which
-            gives the same numbers up to rounding and can be differentiated twice.
+        loop: Which time loop runs the network; all give the same numbers up to rounding. "auto"
+            takes the fastest that covers the case; "compiled" (CPU, contexts constant in time),
+            "adjoint" (in torch, with a gradient of its own), "plain" (autograd; can be
+            differentiated twice).
 
     Raises:
         ValueError: For arguments out of range; unknown names list the known ones.
     """
 
-    fast: bool = True
+    loop: str = "auto"
 
     def __init__(
         self,
@@ -406,13 +386,10 @@ class CTRNN(nn.Module):
         start = self._start(x0, trials)
         sigma = self.noise if noise is None else noise
         check_not_negative("noise", sigma)
-        drawn = None
+        source = None
         if sigma > 0:
-            drawn = self._draw((steps, trials, self.units), generator)
-            scale = self.noise_scale(sigma)
-            drawn = drawn * scale if isinstance(scale, Tensor) else drawn.mul_(scale)
-        potentials, rates = integrate(self, u, contexts, start, drawn)
-        return Trajectory(potentials, rates, self.read_out(potentials, rates))
+            source = self._noise_source((steps, trials, self.units), sigma, generator)
+        return integrate(self, u, contexts, start, source)
 
     def _cast(self, name: str, values: Tensor | np.ndarray) -> Tensor:
         tensor = torch.as_tensor(values)
@@ -469,13 +446,19 @@ class CTRNN(nn.Module):
         check_finite("x0", start, "Give a finite initial state.")
         return start.expand(trials, self.units)
 
-    def _draw(self, shape: tuple[int, ...], generator: torch.Generator | int | None) -> Tensor:
+    def _noise_source(
+        self, shape: tuple[int, int, int], sigma: float, generator: torch.Generator | int | None
+    ) -> RecurrentNoise:
+        """Fix the noise of a run, (time, trial, unit)."""
         if generator is not None and not isinstance(generator, torch.Generator):
             check_integer("generator", generator)
             generator = make_generator(generator, "noise")
         device = self.device if generator is None else generator.device
+        scale = self.noise_scale(sigma)
+        if device.type == "cpu":
+            return RecurrentNoise(scale, draw_key(generator))
         drawn = torch.randn(shape, generator=generator, device=device, dtype=self.dtype)
-        return drawn.to(self.device)
+        return RecurrentNoise(scale, None, drawn.to(self.device))
 
     def extra_repr(self) -> str:
         """Return the sizes and the variant for `print(network)`."""

@@ -81,7 +81,10 @@ def test_wheel_holds_the_packages_and_nothing_else(wheel):
     for package, folder in listed_packages(ROOT).items():
         place = package.replace(".", "/")
         expected |= {f"{place}/{file.name}" for file in (ROOT / folder).glob("*.py")}
-    assert names == expected
+    # Where there is a C compiler, the time loop for each instruction set.
+    compiled = {name for name in names if name.startswith("ctxrnn/_kernel_")}
+    assert names - compiled == expected
+    assert len(compiled) in ((1, 3) if shutil.which("cc") else (0, 1, 3))
     assert {name.split("/")[0] for name in wheel.namelist()} == {
         "ctxrnn",
         f"ctxrnn-{version}.dist-info",

@@ -1,7 +1,6 @@
 import pytest
 import torch
 
-from ctxrnn import _fast
 from ctxrnn._circuit import (
     Circuit,
     Components,
@@ -85,12 +84,13 @@ def test_adding_onto_a_current_is_the_sum(name, shape):
     assert torch.equal(current, before)
 
 
-@pytest.mark.parametrize("name", ["scaled by nothing", "gated by nothing"])
-def test_the_fast_loop_leaves_maps_without_factors_to_the_plain_one(name):
-    circuit = Circuit(maps()[name], random(UNITS, 2), random(UNITS))
-    assert not _fast.covers(circuit, "current", "tanh", 0.2)
-    circuit = Circuit(maps()["gated twice"], random(UNITS, 2), random(UNITS))
-    assert _fast.covers(circuit, "current", "tanh", 0.2)
+@pytest.mark.parametrize("name", sorted(maps()))
+def test_the_pullback_is_the_transposed_map(name):
+    recurrent = maps()[name]
+    rates, gradient = random(TRIALS, UNITS, seed=12), random(TRIALS, UNITS, seed=13)
+    left = (recurrent.pullback(gradient) * rates).sum(-1)
+    right = (gradient * recurrent(rates)).sum(-1)
+    torch.testing.assert_close(left, right, **EXACT)
 
 
 def test_gain_and_threshold_are_neutral_where_missing():

@@ -23,14 +23,14 @@ def test_one_context_serves_both_pathways():
     assert not both.varies
 
 
-def test_a_step_of_contexts_where_one_varies():
+def test_contexts_of_all_steps_where_one_varies():
     c, over_time = torch.eye(2), torch.arange(12.0).reshape(2, 3, 2)
     contexts = Contexts(c, over_time)
     assert contexts.varies
-    step = contexts.at(1)
-    assert step.excitability is c
-    torch.testing.assert_close(step.synaptic, over_time[:, 1])
-    shared = Contexts.of(over_time).at(2)
+    flat = contexts.flat(3)
+    torch.testing.assert_close(flat.excitability, torch.cat([c, c, c]))
+    torch.testing.assert_close(flat.synaptic, torch.cat([over_time[:, t] for t in range(3)]))
+    shared = Contexts.of(over_time).flat(3)
     assert shared.excitability is shared.synaptic
 
 

@@ -15,7 +15,6 @@ from ctxrnn import (
     Gain,
     Hadamard,
     Masks,
-    _fast,
     modulation,
     variant_ids,
 )
@@ -180,16 +179,17 @@ def test_gradient_of_the_context_is_right_also_at_zero_entries(variant, options)
 def test_zero_context_reaches_every_gradient_of_training(variant):
     network, context = make(variant), contexts("zero")
     inputs = random(TRIALS, 3, 2)
-    assert _fast.covers(network.circuit(context), "current", "tanh", network.alpha)
     found = {}
-    for fast in (True, False):
-        network.fast = fast
+    for loop in ("auto", "adjoint", "plain"):
+        network.loop = loop
         network.zero_grad()
         outputs = network(inputs, context).outputs
         outputs.square().sum().backward()
-        found[fast] = [outputs.detach(), *(p.grad for p in network.parameters())]
-    for one, other in zip(found[True], found[False], strict=True):
-        torch.testing.assert_close(one, torch.zeros_like(one) if other is None else other, **EXACT)
+        found[loop] = [outputs.detach(), *(p.grad for p in network.parameters())]
+    for loop in ("auto", "adjoint"):
+        for one, other in zip(found[loop], found["plain"], strict=True):
+            wanted = torch.zeros_like(other) if one is None else one
+            torch.testing.assert_close(wanted, other, **EXACT)
 
 
 def test_each_pathway_sees_its_own_context():
@@ -419,12 +419,12 @@ def plain_gradients(network, trajectory):
     return torch.autograd.grad(loss, [getattr(network, name) for name in names])
 
 
-@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("loop", ["auto", "adjoint", "plain"])
 @pytest.mark.parametrize("form", ["current", "rate"])
 @pytest.mark.parametrize("kind", ["one-hot", "soft"])
 @pytest.mark.parametrize(("variant", "options", "values"), NEUTRAL)
 def test_identity_8_neutral_values_give_the_plain_network(
-    variant, options, values, kind, form, fast
+    variant, options, values, kind, form, loop
 ):
     network = make(variant, options, form=form)
     with torch.no_grad():
@@ -433,7 +433,7 @@ def test_identity_8_neutral_values_give_the_plain_network(
                 if name in values:
                     parameter.fill_(values[name])
     plain = share(network, make("none", form=form))
-    network.fast = fast
+    network.loop = loop
     got, wanted = run_both(network, plain, contexts(kind))
     torch.testing.assert_close(got.potentials, wanted.potentials, **EXACT)
     torch.testing.assert_close(got.outputs, wanted.outputs, **EXACT)

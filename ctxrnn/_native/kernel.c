@@ -1,0 +1,34 @@
+/* The time loop of a network, its gradient, and the noise: the parts where Python costs more than
+ * the arithmetic. Plain C with the vector types of GCC and Clang; no Python, no BLAS.
+ *
+ * loop.h is included once for each precision. `ctxrnn/_kernel.py` is the only caller: it checks
+ * all shapes, so that nothing is checked here.
+ */
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "noise.h"
+
+#define KERNEL_VERSION 1
+
+int kernel_version(void) { return KERNEL_VERSION; }
+
+enum { CURRENT_FORM = 0, RATE_FORM = 1 };
+enum { TANH = 0, RELU = 1, SIGMOID = 2, SOFTPLUS = 3 };
+
+#define REAL float
+#define LANES 16
+#define NAME(name) name##_float
+#include "loop.h"
+#undef REAL
+#undef LANES
+#undef NAME
+
+#define REAL double
+#define LANES 8
+#define NAME(name) name##_double
+#define DOUBLE_PRECISION
+#include "loop.h"

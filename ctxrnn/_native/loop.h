@@ -1,0 +1,382 @@
+/* One network: forward and backward through time. Axes are as in the docstrings of `_kernel.py`;
+ * arrays that the loop reads or writes as vectors have rows padded to `ld` numbers.
+ */
+#include "products.h"
+
+#include "functions.h"
+
+typedef struct {
+  int64_t steps, trials, units, inputs, outputs, groups, form, phi, potentials_out, first_step;
+  const REAL *u;             /* (step, trial, input) */
+  const REAL *input_weight;  /* (unit, input) */
+  const REAL *drive;         /* (trial, unit) */
+  const REAL *weights;       /* (group, unit, unit), [post, pre] */
+  const int64_t *first;      /* (group + 1,): first trial of each group */
+  const REAL *gain;          /* (trial, unit) or null */
+  const REAL *threshold;     /* (trial, unit) or null */
+  const REAL *start;         /* (trial, unit) */
+  const REAL *alpha;         /* (unit,) */
+  const uint32_t *key;       /* (4,) or null for no noise */
+  const REAL *noise;         /* (unit,): standard deviation of the noise current */
+  const REAL *extra;         /* (step, trial, unit) or null: added to the current */
+  const REAL *output_weight; /* (output, unit) or null */
+  const REAL *output_bias;   /* (output,) */
+  REAL *rates;               /* (step, trial, ld) */
+  REAL *kept;                /* (step, trial, ld) or null: potentials; in the rate form, currents */
+  REAL *out;                 /* (step, trial, output) */
+  /* Of the gradient only. */
+  const REAL *grad_out;      /* (step, trial, output) or null */
+  const REAL *grad_rates;    /* (step, trial, unit) or null */
+  const REAL *grad_states;   /* (step, trial, unit) or null */
+  REAL *d_input_weight, *d_drive, *d_weights, *d_gain, *d_threshold, *d_start;
+  REAL *d_output_weight, *d_output_bias;
+  REAL *d_current;           /* (step, trial, unit) or null */
+} NAME(loop);
+
+static inline ptrdiff_t NAME(pad)(ptrdiff_t units) { return (units + 15) / 16 * 16; }
+
+/* Rows of 1 or 2 kB would fall on few sets of the cache. */
+static inline ptrdiff_t NAME(ld)(ptrdiff_t units) {
+  ptrdiff_t padded = NAME(pad)(units);
+  return padded < 128 ? padded : padded + 16;
+}
+
+typedef struct {
+  REAL *base, *at;
+} NAME(arena);
+
+static REAL *NAME(take)(NAME(arena) * arena, ptrdiff_t count) {
+  REAL *here = arena->at;
+  arena->at += (count + 15) / 16 * 16;
+  return here;
+}
+
+/* rows x cols with stride `from_row` into rows of `ld`, zero behind the last column. */
+static void NAME(pack)(const REAL *from, ptrdiff_t from_row, ptrdiff_t rows, ptrdiff_t cols,
+                       REAL *to, ptrdiff_t ld) {
+  for (ptrdiff_t i = 0; i < rows; i++) {
+    memcpy(to + i * ld, from + i * from_row, (size_t)cols * sizeof(REAL));
+    memset(to + i * ld + cols, 0, (size_t)(ld - cols) * sizeof(REAL));
+  }
+}
+
+static void NAME(unpack)(const REAL *from, ptrdiff_t ld, ptrdiff_t rows, ptrdiff_t cols, REAL *to) {
+  for (ptrdiff_t i = 0; i < rows; i++)
+    memcpy(to + i * cols, from + i * ld, (size_t)cols * sizeof(REAL));
+}
+
+/* The transpose of rows x cols, into `cols` rows of `ld`. */
+static void NAME(pack_turned)(const REAL *from, ptrdiff_t rows, ptrdiff_t cols, REAL *to,
+                              ptrdiff_t ld) {
+  memset(to, 0, (size_t)(cols * ld) * sizeof(REAL));
+  for (ptrdiff_t block = 0; block < cols; block += 16) {
+    ptrdiff_t end = block + 16 < cols ? block + 16 : cols;
+    for (ptrdiff_t i = 0; i < rows; i++)
+      for (ptrdiff_t j = block; j < end; j++) to[j * ld + i] = from[i * cols + j];
+  }
+}
+
+static void NAME(unpack_turned)(const REAL *from, ptrdiff_t ld, ptrdiff_t rows, ptrdiff_t cols,
+                                REAL *to) {
+  for (ptrdiff_t i = 0; i < rows; i++)
+    for (ptrdiff_t j = 0; j < cols; j++) to[j * rows + i] = from[i * ld + j];
+}
+
+typedef struct {
+  ptrdiff_t ld, plane, out_ld;
+  REAL *alpha, *gain, *threshold, *start;
+} NAME(common);
+
+static void NAME(prepare)(const NAME(loop) * n, NAME(common) * c, NAME(arena) * arena) {
+  NAME(pack)(n->alpha, 0, 1, n->units, c->alpha = NAME(take)(arena, c->ld), c->ld);
+  c->start = NAME(take)(arena, c->plane);
+  NAME(pack)(n->start, n->units, n->trials, n->units, c->start, c->ld);
+  c->gain = c->threshold = 0;
+  if (n->gain)
+    NAME(pack)(n->gain, n->units, n->trials, n->units, c->gain = NAME(take)(arena, c->plane), c->ld);
+  if (n->threshold)
+    NAME(pack)(n->threshold, n->units, n->trials, n->units,
+               c->threshold = NAME(take)(arena, c->plane), c->ld);
+}
+
+/* G (x - Theta) of the vector at a place of the plane. */
+static inline NAME(vec) NAME(excite)(const NAME(common) * c, NAME(vec) x, ptrdiff_t at) {
+  if (c->threshold) x -= LOAD(c->threshold + at);
+  return c->gain ? x * LOAD(c->gain + at) : x;
+}
+
+static void NAME(initial_rates)(const NAME(loop) * n, const NAME(common) * c, REAL *rates) {
+  for (ptrdiff_t at = 0; at < c->plane; at += LANES) {
+    NAME(vec) x = LOAD(c->start + at);
+    STORE(rates + at, n->form == RATE_FORM ? x : NAME(phi)((int)n->phi, NAME(excite)(c, x, at)));
+  }
+}
+
+static void NAME(add_noise)(const NAME(loop) * n, const NAME(common) * c, const REAL *sd,
+                            float *drawn, int64_t step, REAL *total) {
+  ptrdiff_t padded = NAME(pad)(n->units);
+  normals(n->key, n->first_step + step, n->trials * padded, drawn);
+  for (ptrdiff_t b = 0; b < n->trials; b++)
+    for (ptrdiff_t j = 0; j < padded; j++) total[b * c->ld + j] += sd[j] * (REAL)drawn[b * padded + j];
+}
+
+#define ADVANCE(PHI)                                                              \
+  for (ptrdiff_t b = 0; b < n->trials; b++)                                       \
+    for (ptrdiff_t j = 0; j < c->ld; j += LANES) {                                \
+      ptrdiff_t at = b * c->ld + j;                                               \
+      NAME(vec) alpha = LOAD(c->alpha + j), z = LOAD(state + at), r;              \
+      NAME(vec) wanted = LOAD(total + at);                                        \
+      if (n->form == RATE_FORM) {                                                 \
+        if (kept) STORE(kept + at, wanted);                                       \
+        wanted = NAME(phi)(PHI, NAME(excite)(c, wanted, at));                     \
+        r = z + alpha * (wanted - z);                                             \
+        STORE(state + at, r);                                                     \
+      } else {                                                                    \
+        z = z + alpha * (wanted - z);                                             \
+        STORE(state + at, z);                                                     \
+        if (kept) STORE(kept + at, z);                                            \
+        r = NAME(phi)(PHI, NAME(excite)(c, z, at));                               \
+      }                                                                           \
+      STORE(rates + at, r);                                                       \
+    }
+
+static void NAME(advance)(const NAME(loop) * n, const NAME(common) * c, const REAL *total,
+                          REAL *state, REAL *kept, REAL *rates) {
+  switch (n->phi) {
+    case TANH: ADVANCE(TANH) break;
+    case RELU: ADVANCE(RELU) break;
+    case SIGMOID: ADVANCE(SIGMOID) break;
+    default: ADVANCE(SOFTPLUS)
+  }
+}
+
+/* Returns 0, or 1 if there is no memory. */
+int NAME(forward)(const NAME(loop) * n) {
+  NAME(common) c = {.ld = NAME(ld)(n->units), .plane = n->trials * NAME(ld)(n->units),
+                    .out_ld = NAME(pad)(n->outputs)};
+  const ptrdiff_t N = n->units, I = n->inputs, O = n->outputs, B = n->trials, ld = c.ld;
+  const ptrdiff_t padded = NAME(pad)(N);
+  ptrdiff_t need = n->groups * N * ld + I * ld + N * c.out_ld + 8 * c.plane + 2 * ld +
+                   B * c.out_ld + B * padded + 16 * 32;
+  NAME(arena) arena = {aligned_alloc(64, (size_t)((need + 15) / 16 * 16) * sizeof(REAL)), 0};
+  if (!arena.base) return 1;
+  arena.at = arena.base;
+  NAME(prepare)(n, &c, &arena);
+  REAL *weights = NAME(take)(&arena, n->groups * N * ld);
+  for (ptrdiff_t g = 0; g < n->groups; g++)
+    NAME(pack_turned)(n->weights + g * N * N, N, N, weights + g * N * ld, ld);
+  REAL *input_weight = NAME(take)(&arena, I * ld), *output_weight = 0, *drive, *sd = 0;
+  NAME(pack_turned)(n->input_weight, N, I, input_weight, ld);
+  if (n->output_weight)
+    NAME(pack_turned)(n->output_weight, O, N, output_weight = NAME(take)(&arena, N * c.out_ld),
+                      c.out_ld);
+  NAME(pack)(n->drive, N, B, N, drive = NAME(take)(&arena, c.plane), ld);
+  if (n->key) NAME(pack)(n->noise, 0, 1, N, sd = NAME(take)(&arena, ld), ld);
+  REAL *total = NAME(take)(&arena, c.plane), *before = NAME(take)(&arena, c.plane);
+  REAL *state = NAME(take)(&arena, c.plane), *out = NAME(take)(&arena, B * c.out_ld);
+  float *drawn = (float *)NAME(take)(&arena, B * padded);
+  memcpy(state, c.start, (size_t)c.plane * sizeof(REAL));
+  NAME(initial_rates)(n, &c, before);
+
+  for (int64_t step = 0; step < n->steps; step++) {
+    REAL *rates = n->rates + step * c.plane, *kept = n->kept ? n->kept + step * c.plane : 0;
+    memcpy(total, drive, (size_t)c.plane * sizeof(REAL));
+    if (n->extra)
+      for (ptrdiff_t b = 0; b < B; b++)
+        for (ptrdiff_t j = 0; j < N; j++) total[b * ld + j] += n->extra[(step * B + b) * N + j];
+    if (n->key) NAME(add_noise)(n, &c, sd, drawn, step, total);
+    NAME(product) in = {n->u + step * B * I, I, 1, 0, input_weight, ld, 0, total, ld, I, 1, 1};
+    NAME(multiply)(&in, B, padded);
+    for (ptrdiff_t g = 0; g < n->groups; g++) {
+      ptrdiff_t from = n->first[g] * ld;
+      NAME(product) recurrent = {before + from, ld, 1, 0, weights + g * N * ld, ld, 0,
+                                 total + from, ld, N, 1, 1};
+      NAME(multiply)(&recurrent, n->first[g + 1] - n->first[g], padded);
+    }
+    NAME(advance)(n, &c, total, state, kept, rates);
+    before = rates;
+    if (!n->output_weight) continue;
+    NAME(product) read = {n->potentials_out ? state : rates, ld, 1, 0, output_weight, c.out_ld, 0,
+                          out, c.out_ld, N, 1, 0};
+    NAME(multiply)(&read, B, c.out_ld);
+    for (ptrdiff_t b = 0; b < B; b++)
+      for (ptrdiff_t o = 0; o < O; o++)
+        n->out[(step * B + b) * O + o] = out[b * c.out_ld + o] + n->output_bias[o];
+  }
+  free(arena.base);
+  return 0;
+}
+
+typedef struct {
+  REAL *weights, *input_weight, *output_weight, *drive, *gain, *threshold, *initial;
+} NAME(sums);
+
+/* Weight gradients of the steps [from, from + count), whose currents' gradients are in `delta`. */
+static void NAME(gather)(const NAME(loop) * n, const NAME(common) * c, const NAME(sums) * s,
+                         const REAL *delta, int64_t from, int64_t count) {
+  const ptrdiff_t N = n->units, I = n->inputs, O = n->outputs, B = n->trials, ld = c->ld;
+  const ptrdiff_t padded = NAME(pad)(N);
+  for (ptrdiff_t g = 0; g < n->groups; g++) {
+    ptrdiff_t trial = n->first[g], trials = n->first[g + 1] - trial, at = trial * ld;
+    REAL *sum = s->weights + g * N * ld;
+    int64_t later = from == 0;
+    if (later) {
+      NAME(product) t = {delta + at, 1, ld, 0, s->initial + at, ld, 0, sum, ld, trials, 1, 1};
+      NAME(multiply)(&t, N, padded);
+    }
+    if (count == later) continue;
+    NAME(product) t = {delta + later * c->plane + at, 1, ld, c->plane,
+                       n->rates + (from + later - 1) * c->plane + at, ld, c->plane,
+                       sum, ld, trials, count - later, 1};
+    NAME(multiply)(&t, N, padded);
+  }
+  NAME(product) in = {n->u + from * B * I, 1, I, B * I, delta, ld, c->plane,
+                      s->input_weight, ld, B, count, 1};
+  NAME(multiply)(&in, I, padded);
+  if (!n->grad_out) return;
+  const REAL *seen = (n->potentials_out && n->form == CURRENT_FORM ? n->kept : n->rates);
+  NAME(product) read = {n->grad_out + from * B * O, 1, O, B * O, seen + from * c->plane, ld,
+                        c->plane, s->output_weight, ld, B, count, 1};
+  NAME(multiply)(&read, O, padded);
+}
+
+#define RETREAT(PHI)                                                                        \
+  for (ptrdiff_t b = 0; b < n->trials; b++)                                                 \
+    for (ptrdiff_t j = 0; j < c->ld; j += LANES) {                                          \
+      ptrdiff_t at = b * c->ld + j;                                                         \
+      NAME(vec) alpha = LOAD(c->alpha + j), g = LOAD(back + at), held = LOAD(carry + at);   \
+      NAME(vec) value, r, part, before_gain;                                                \
+      if (n->form == RATE_FORM) {                                                           \
+        g += held;                                                                          \
+        part = alpha * g;                                                                   \
+        STORE(carry + at, g - part);                                                        \
+        value = LOAD(kept + at);                                                            \
+        r = NAME(phi)(PHI, NAME(excite)(c, value, at));                                     \
+        g = part;                                                                           \
+      } else {                                                                              \
+        r = LOAD(rates + at);                                                               \
+        value = c->gain ? LOAD(kept + at) : r;                                              \
+      }                                                                                     \
+      before_gain = g * NAME(slope)(PHI, r);                                                \
+      part = c->gain ? before_gain * LOAD(c->gain + at) : before_gain;                      \
+      if (c->gain) {                                                                        \
+        if (c->threshold) value -= LOAD(c->threshold + at);                                 \
+        STORE(s->gain + at, LOAD(s->gain + at) + before_gain * value);                      \
+      }                                                                                     \
+      if (c->threshold) STORE(s->threshold + at, LOAD(s->threshold + at) - part);           \
+      if (n->form == CURRENT_FORM) {                                                        \
+        held += part;                                                                       \
+        part = alpha * held;                                                                \
+        STORE(carry + at, held - part);                                                     \
+      }                                                                                     \
+      STORE(delta + at, part);                                                              \
+      STORE(s->drive + at, LOAD(s->drive + at) + part);                                     \
+    }
+
+static void NAME(retreat)(const NAME(loop) * n, const NAME(common) * c, const NAME(sums) * s,
+                          const REAL *back, const REAL *rates, const REAL *kept, REAL *carry,
+                          REAL *delta) {
+  switch (n->phi) {
+    case TANH: RETREAT(TANH) break;
+    case RELU: RETREAT(RELU) break;
+    case SIGMOID: RETREAT(SIGMOID) break;
+    default: RETREAT(SOFTPLUS)
+  }
+}
+
+static void NAME(add_rows)(const REAL *from, ptrdiff_t rows, ptrdiff_t cols, REAL *to,
+                           ptrdiff_t ld) {
+  for (ptrdiff_t i = 0; i < rows; i++)
+    for (ptrdiff_t j = 0; j < cols; j++) to[i * ld + j] += from[i * cols + j];
+}
+
+/* The gradient of the initial state, and what its rates give to gain and threshold. */
+static void NAME(finish_start)(const NAME(loop) * n, const NAME(common) * c, const NAME(sums) * s,
+                               const REAL *back, REAL *carry) {
+  for (ptrdiff_t at = 0; at < c->plane; at += LANES) {
+    NAME(vec) g = LOAD(back + at);
+    if (n->form == CURRENT_FORM) {
+      g *= NAME(slope)((int)n->phi, LOAD(s->initial + at));
+      if (c->gain) {
+        NAME(vec) x = LOAD(c->start + at);
+        if (c->threshold) x -= LOAD(c->threshold + at);
+        STORE(s->gain + at, LOAD(s->gain + at) + g * x);
+        g *= LOAD(c->gain + at);
+      }
+      if (c->threshold) STORE(s->threshold + at, LOAD(s->threshold + at) - g);
+    }
+    STORE(carry + at, LOAD(carry + at) + g);
+  }
+}
+
+/* Returns 0, or 1 if there is no memory. */
+int NAME(backward)(const NAME(loop) * n) {
+  NAME(common) c = {.ld = NAME(ld)(n->units), .plane = n->trials * NAME(ld)(n->units),
+                    .out_ld = NAME(pad)(n->outputs)};
+  const ptrdiff_t N = n->units, I = n->inputs, O = n->outputs, B = n->trials, ld = c.ld;
+  const ptrdiff_t padded = NAME(pad)(N), weights_size = n->groups * N * ld;
+  /* Weight gradients are gathered over as many steps as stay in the cache. */
+  int64_t chunk = 98304 / (c.plane * (ptrdiff_t)sizeof(REAL));
+  chunk = chunk < 1 ? 1 : chunk > n->steps ? n->steps : chunk;
+  ptrdiff_t need = 2 * weights_size + I * ld + 2 * O * ld + (10 + chunk) * c.plane + 2 * ld +
+                   16 * 32;
+  NAME(arena) arena = {aligned_alloc(64, (size_t)((need + 15) / 16 * 16) * sizeof(REAL)), 0};
+  if (!arena.base) return 1;
+  arena.at = arena.base;
+  NAME(prepare)(n, &c, &arena);
+  REAL *weights = NAME(take)(&arena, weights_size), *output_weight = 0;
+  NAME(pack)(n->weights, N, n->groups * N, N, weights, ld);
+  if (n->grad_out)
+    NAME(pack)(n->output_weight, N, O, N, output_weight = NAME(take)(&arena, O * ld), ld);
+  REAL *zeroed = arena.at;
+  NAME(sums) s = {NAME(take)(&arena, weights_size), NAME(take)(&arena, I * ld),
+                  NAME(take)(&arena, O * ld),       NAME(take)(&arena, c.plane),
+                  n->gain ? NAME(take)(&arena, c.plane) : 0,
+                  n->threshold ? NAME(take)(&arena, c.plane) : 0, 0};
+  REAL *back = NAME(take)(&arena, c.plane), *carry = NAME(take)(&arena, c.plane);
+  memset(zeroed, 0, (size_t)(arena.at - zeroed) * sizeof(REAL));
+  s.initial = NAME(take)(&arena, c.plane);
+  REAL *delta = NAME(take)(&arena, chunk * c.plane);
+  NAME(initial_rates)(n, &c, s.initial);
+  if (n->d_output_bias) memset(n->d_output_bias, 0, (size_t)O * sizeof(REAL));
+
+  for (int64_t end = n->steps; end > 0;) {
+    int64_t from = end > chunk ? end - chunk : 0;
+    for (int64_t step = end - 1; step >= from; step--) {
+      REAL *now = delta + (step - from) * c.plane;
+      /* In the rate form the state is the rate. */
+      REAL *states = n->form == CURRENT_FORM ? carry : back;
+      if (n->grad_rates) NAME(add_rows)(n->grad_rates + step * B * N, B, N, back, ld);
+      if (n->grad_states) NAME(add_rows)(n->grad_states + step * B * N, B, N, states, ld);
+      if (n->grad_out) {
+        const REAL *grad_out = n->grad_out + step * B * O;
+        NAME(product) read = {grad_out, O, 1, 0, output_weight, ld, 0,
+                              n->potentials_out ? states : back, ld, O, 1, 1};
+        NAME(multiply)(&read, B, padded);
+        for (ptrdiff_t b = 0; b < B; b++)
+          for (ptrdiff_t o = 0; o < O; o++) n->d_output_bias[o] += grad_out[b * O + o];
+      }
+      NAME(retreat)(n, &c, &s, back, n->rates + step * c.plane,
+                    n->kept ? n->kept + step * c.plane : 0, carry, now);
+      if (n->d_current) NAME(unpack)(now, ld, B, N, n->d_current + step * B * N);
+      for (ptrdiff_t g = 0; g < n->groups; g++) {
+        ptrdiff_t at = n->first[g] * ld;
+        NAME(product) t = {now + at, ld, 1, 0, weights + g * N * ld, ld, 0,
+                           back + at, ld, N, 1, 0};
+        NAME(multiply)(&t, n->first[g + 1] - n->first[g], padded);
+      }
+    }
+    NAME(gather)(n, &c, &s, delta, from, end - from);
+    end = from;
+  }
+  NAME(finish_start)(n, &c, &s, back, carry);
+  NAME(unpack)(s.weights, ld, n->groups * N, N, n->d_weights);
+  NAME(unpack_turned)(s.input_weight, ld, I, N, n->d_input_weight);
+  NAME(unpack)(s.drive, ld, B, N, n->d_drive);
+  NAME(unpack)(carry, ld, B, N, n->d_start);
+  if (n->gain) NAME(unpack)(s.gain, ld, B, N, n->d_gain);
+  if (n->threshold) NAME(unpack)(s.threshold, ld, B, N, n->d_threshold);
+  if (n->grad_out) NAME(unpack)(s.output_weight, ld, O, N, n->d_output_weight);
+  free(arena.base);
+  return 0;
+}
