@@ -20,8 +20,11 @@ if _TYPE_CHECKING:
     from ctxrnn._checks import make_generator as make_generator
     from ctxrnn._circuit import Circuit as Circuit
     from ctxrnn._circuit import Recurrence as Recurrence
+    from ctxrnn._config import TrainConfig as TrainConfig
+    from ctxrnn._config import TrainingHistory as TrainingHistory
     from ctxrnn._context import Contexts as Contexts
     from ctxrnn._context import filter_context as filter_context
+    from ctxrnn._ensemble import Ensemble as Ensemble
     from ctxrnn._excitability import Drive as Drive
     from ctxrnn._excitability import Gain as Gain
     from ctxrnn._excitability import Threshold as Threshold
@@ -37,8 +40,6 @@ if _TYPE_CHECKING:
     from ctxrnn._synaptic import LowRank as LowRank
     from ctxrnn._synaptic import Masks as Masks
     from ctxrnn._synaptic import Scalar as Scalar
-    from ctxrnn._training import TrainConfig as TrainConfig
-    from ctxrnn._training import TrainingHistory as TrainingHistory
     from ctxrnn._training import evaluate as evaluate
     from ctxrnn._training import train as train
     from ctxrnn._trajectory import Trajectory as Trajectory
@@ -76,9 +77,10 @@ _HOMES = {
     "Scalar": "_synaptic",
     "Threshold": "_excitability",
     "CTRNN": "_network",
+    "Ensemble": "_ensemble",
     "Trajectory": "_trajectory",
-    "TrainConfig": "_training",
-    "TrainingHistory": "_training",
+    "TrainConfig": "_config",
+    "TrainingHistory": "_config",
     "evaluate": "_training",
     "train": "_training",
     "TrialBatch": "_trials",

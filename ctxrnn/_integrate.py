@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ctxrnn import _adjoint, _kernel
-from ctxrnn._circuit import Circuit, Dense, of_trials
+from ctxrnn import _adjoint, _compiled
+from ctxrnn._circuit import Circuit, of_trials
 from ctxrnn._context import Contexts
 from ctxrnn._noise import RecurrentNoise
 from ctxrnn._trajectory import Trajectory
@@ -54,9 +54,9 @@ def integrate(
     if loop not in LOOPS:
         raise ValueError(f"loop of a network must be one of {', '.join(LOOPS)}: got {loop!r}")
     if loop in ("auto", "compiled"):
-        found = _compiled(network, inputs, contexts, start, noise)
-        if found is not None:
-            return found
+        plan = _compiled.plan(network, contexts, start, noise, steps=inputs.shape[1])
+        if plan is not None:
+            return _compiled.run(plan, inputs)
         if loop == "compiled":
             raise RuntimeError(
                 "the compiled loop is not installed, or does not cover this run: it needs the CPU, "
@@ -105,110 +105,3 @@ def _plain(
         state = torch.lerp(state, target, alpha)
         states.append(state)
     return torch.stack(states)
-
-
-def _compiled(
-    network: CTRNN,
-    inputs: Tensor,
-    contexts: Contexts | None,
-    start: Tensor,
-    noise: RecurrentNoise | None,
-) -> Trajectory | None:
-    """Run the compiled loop; None if it does not cover the case."""
-    alpha = network.alpha
-    covered = (
-        network.nonlinearity_name is not None
-        and inputs.device.type == "cpu"
-        and not (isinstance(alpha, Tensor) and alpha.requires_grad)
-        and not (contexts is not None and contexts.varies)
-        and _kernel.available()
-    )
-    if not covered:
-        return None
-    trials, units = start.shape
-    first, circuit = _grouped(network, contexts, trials)
-    if circuit is None or circuit.recurrent is None or circuit.input_weight.ndim != 2:
-        return None
-    recurrent = circuit.recurrent
-    if first is None and not isinstance(recurrent, Dense):
-        return None
-    weights = recurrent.dense()
-    sizes = None if first is None else first.diff()
-    if weights.ndim == 2:
-        weights, bounds = weights.unsqueeze(0), torch.tensor([0, trials])
-    else:
-        assert first is not None
-        bounds = first
-
-    def by_trial(value: Tensor | None) -> Tensor | None:
-        if value is None or value.ndim == 1 or value.shape[-2] == 1 or sizes is None:
-            return None if value is None else value.expand(trials, units)
-        return value.repeat_interleave(sizes, dim=0, output_size=trials)
-
-    drive = by_trial(circuit.current)
-    assert drive is not None
-    setting = _kernel.Setting(
-        network.form,
-        network.nonlinearity_name or "",
-        network.readout,
-        bounds,
-        _per_unit(alpha, units, start),
-        _kernel_noise(noise, units, start),
-    )
-    extra = (
-        noise.current(inputs.shape[1], start) if noise is not None and noise.key is None else None
-    )
-    answer = _kernel.run(
-        setting,
-        inputs.transpose(0, 1),
-        input_weight=circuit.input_weight,
-        drive=drive,
-        weights=weights,
-        start=start,
-        output_weight=network.output_weight,
-        output_bias=network.output_bias,
-        gain=by_trial(circuit.gain),
-        threshold=by_trial(circuit.threshold),
-        extra=extra,
-    )
-    potentials = answer.rates if answer.potentials is None else answer.potentials
-    parts = (potentials, answer.rates, answer.outputs)
-    return Trajectory(*(part.transpose(0, 1) for part in parts))
-
-
-def _per_unit(value: Tensor | float, units: int, like: Tensor) -> Tensor:
-    tensor = value if isinstance(value, Tensor) else like.new_tensor(value)
-    return tensor.detach().to(like.dtype).expand(units).contiguous()
-
-
-def _kernel_noise(noise: RecurrentNoise | None, units: int, like: Tensor) -> _kernel.Noise | None:
-    if noise is None or noise.key is None:
-        return None
-    return _kernel.Noise(noise.key, _per_unit(noise.scale, units, like), noise.first)
-
-
-def _grouped(
-    network: CTRNN, contexts: Contexts | None, trials: int
-) -> tuple[Tensor | None, Circuit | None]:
-    """Find trials next to each other that share their context, and the circuit of each group.
-
-    Returns:
-        The first trial of each group and the number of trials, with one row of the circuit per
-        group; None with the circuit of all trials, where groups are too small to pay.
-    """
-    if contexts is None:
-        return None, network.circuit(None)
-    seen = (contexts.excitability, contexts.synaptic)
-    if any(context.requires_grad for context in seen):
-        return None, None
-    changes = torch.zeros(max(trials - 1, 0), dtype=torch.bool)
-    for context in seen[: 1 if seen[0] is seen[1] else 2]:
-        changes |= (context[1:] != context[:-1]).any(-1)
-    later = changes.nonzero().squeeze(-1) + 1
-    if 2 * (len(later) + 1) > max(trials, 2):
-        return None, network.circuit(contexts)
-    first = torch.cat([later.new_zeros(1), later, later.new_full((1,), trials)])
-    rows = first[:-1]
-    if seen[0] is seen[1]:
-        return first, network.circuit(Contexts.of(seen[0][rows]))
-    return first, network.circuit(Contexts(seen[0][rows], seen[1][rows]))

@@ -10,7 +10,7 @@ import ctypes
 import functools
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -31,7 +31,7 @@ _COUNTS = (
 )  # fmt: skip
 _ARRAYS = (
     "u", "input_weight", "drive", "weights", "first", "gain", "threshold", "start", "alpha", "key",
-    "noise", "extra", "output_weight", "output_bias", "rates", "kept", "out",
+    "noise", "place", "extra", "output_weight", "output_bias", "rates", "kept", "out",
     "grad_out", "grad_rates", "grad_states",
     "d_input_weight", "d_drive", "d_weights", "d_gain", "d_threshold", "d_start",
     "d_output_weight", "d_output_bias", "d_current",
@@ -77,6 +77,11 @@ def library() -> ctypes.CDLL | None:
             for kind in ("float", "double"):
                 getattr(found, f"{name}_{kind}").argtypes = [ctypes.POINTER(_Struct)]
         found.normals.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p]
+        for name in ("cross_entropy", "squared_error"):
+            for kind in ("float", "double"):
+                loss = getattr(found, f"{name}_{kind}")
+                loss.restype = ctypes.c_double
+                loss.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_int64] * 2 + [ctypes.c_void_p]
         return found
     return None
 
@@ -87,11 +92,19 @@ def available() -> bool:
 
 
 class Noise(NamedTuple):
-    """Key (see `_noise`), standard deviation per unit, number of the first step."""
+    """Noise of the loop.
+
+    Attributes:
+        key: See `_noise`.
+        scale: Standard deviation of the noise current, (unit,).
+        first: Number of the first step.
+        place: Number of each trial in the noise, (trial,), or None for their order.
+    """
 
     key: Tensor
     scale: Tensor
     first: int = 0
+    place: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -131,40 +144,137 @@ class Answer(NamedTuple):
     outputs: Tensor
 
 
-def run(
-    setting: Setting,
-    u: Tensor,
-    *,
-    input_weight: Tensor,
-    drive: Tensor,
-    weights: Tensor,
-    start: Tensor,
-    output_weight: Tensor,
-    output_bias: Tensor,
-    gain: Tensor | None = None,
-    threshold: Tensor | None = None,
-    extra: Tensor | None = None,
-) -> Answer:
-    """Run the network through time.
+Tensors = dict[str, Tensor | None]
+_INPUTS = (
+    "u", "input_weight", "drive", "weights", "start", "output_weight", "output_bias", "gain",
+    "threshold", "extra",
+)  # fmt: skip
+"""What the loop can be differentiated with respect to.
+
+- u: stimulus, (time, trial, input);
+- input_weight: B, (unit, input);
+- drive: all current that is constant in time, (trial, unit);
+- weights: W of each group, (group, unit, unit), `[post, pre]`;
+- start: state before the first step, (trial, unit);
+- output_weight, output_bias: C, (output, unit), and d, (output,);
+- gain, threshold: G and Theta c, (trial, unit), or None;
+- extra: current added at each step, (time, trial, unit), or None.
+"""
+
+
+def run(setting: Setting, tensors: Tensors) -> Answer:
+    """Run the network through time; autograd knows its gradient.
 
     Args:
         setting: See `Setting`.
-        u: Stimulus, (time, trial, input).
-        input_weight: B, (unit, input).
-        drive: All current that is constant in time, (trial, unit).
-        weights: W of each group, (group, unit, unit), `[post, pre]`.
-        start: State before the first step, (trial, unit).
-        output_weight: C, (output, unit).
-        output_bias: d, (output,).
-        gain: G, (trial, unit), or None.
-        threshold: Theta c, (trial, unit), or None.
-        extra: Current added at each step, (time, trial, unit), or None.
+        tensors: By the names of `_INPUTS`.
     """
-    potentials, rates, outputs = _Loop.apply(
-        setting, u, input_weight, drive, weights, start, output_weight, output_bias,
-        gain, threshold, extra,
-    )  # fmt: skip
-    return Answer(potentials, rates, outputs)
+    given = (tensors.get(name) for name in _INPUTS)
+    return Answer(*_Loop.apply(setting, *given))
+
+
+@dataclass
+class Memory:
+    """What one run writes: rates, and potentials or currents, of `stride` numbers per trial.
+
+    Attributes:
+        rates: (time, trial, stride).
+        kept: Likewise, or None: potentials; in the rate form, currents.
+        outputs: (time, trial, output).
+    """
+
+    rates: Tensor
+    kept: Tensor | None
+    outputs: Tensor
+
+    @classmethod
+    def for_run(cls, setting: Setting, tensors: Tensors, training: bool) -> Memory:
+        """Allocate what a run needs."""
+        u, output_weight = tensors["u"], tensors["output_weight"]
+        if u is None or output_weight is None:
+            raise TypeError("the loop needs u and output_weight")
+        steps, trials, _ = u.shape
+        rates = u.new_empty(steps, trials, stride(output_weight.shape[1]))
+        kept = torch.empty_like(rates) if keeps(setting, tensors, training) else None
+        return cls(rates, kept, u.new_empty(steps, trials, len(output_weight)))
+
+
+def keeps(setting: Setting, tensors: Tensors, training: bool) -> bool:
+    """Tell whether potentials (in the rate form, currents) of all steps must be kept."""
+    current = setting.form == "current"
+    needed = not current or tensors.get("gain") is not None or setting.readout == "potentials"
+    return (setting.keep and current) or (training and needed)
+
+
+def forward(setting: Setting, tensors: Tensors, memory: Memory) -> None:
+    """Run through time; all tensors contiguous."""
+    noise = setting.noise
+    arrays = {
+        **tensors, "first": setting.first, "alpha": setting.alpha, "rates": memory.rates,
+        "kept": memory.kept, "out": memory.outputs,
+    }  # fmt: skip
+    counts = _counts(setting, tensors)
+    if noise is not None:
+        arrays |= {"key": noise.key, "noise": noise.scale, "place": noise.place}
+        counts["first_step"] = noise.first
+    _call("forward", counts, arrays)
+
+
+def backward(
+    setting: Setting,
+    tensors: Tensors,
+    memory: Memory,
+    grad_out: Tensor | None,
+    grad_rates: Tensor | None = None,
+    grad_states: Tensor | None = None,
+    *,
+    current: bool = False,
+) -> Tensors:
+    """Return the gradients by the names of `_INPUTS`; that of u and extra only with `current`."""
+    arrays = {
+        **tensors, "first": setting.first, "alpha": setting.alpha, "rates": memory.rates,
+        "kept": memory.kept, "grad_out": grad_out, "grad_rates": grad_rates,
+        "grad_states": grad_states,
+    }  # fmt: skip
+    names = ["input_weight", "drive", "weights", "start", "gain", "threshold"]
+    names += ["output_weight", "output_bias"] if grad_out is not None else []
+    found: Tensors = {}
+    for name in names:
+        value = tensors.get(name)
+        if value is not None:
+            found[name] = torch.empty_like(value)
+    arrays |= {f"d_{name}": value for name, value in found.items()}
+    counts = _counts(setting, tensors)
+    if current:
+        arrays["d_current"] = memory.rates.new_empty(*memory.rates.shape[:2], counts["units"])
+    _call("backward", counts, arrays)
+    if current and arrays["d_current"] is not None:
+        found["extra"] = arrays["d_current"]
+        found["u"] = arrays["d_current"] @ tensors["input_weight"]  # type: ignore[operator]
+    return found
+
+
+def loss(outputs: Tensor, targets: Tensor, weight: Tensor, grad: Tensor) -> float:
+    """Return sum(weight * error) and write its gradient with respect to the outputs.
+
+    Args:
+        outputs: (time, trial, output).
+        targets: Classes, (time, trial) int64, for the cross-entropy; wanted outputs,
+            (time, trial, output), for the mean squared error.
+        weight: (time, trial).
+        grad: Where the gradient goes, like `outputs`.
+    """
+    found = library()
+    if found is None:
+        raise RuntimeError("the compiled loop is not there: install ctxrnn again with a C compiler")
+    name = "squared_error" if targets.is_floating_point() else "cross_entropy"
+    kind = "double" if outputs.dtype == torch.float64 else "float"
+    pointers = (outputs.data_ptr(), targets.data_ptr(), weight.data_ptr())
+    width = outputs.shape[-1]
+    total: float = getattr(found, f"{name}_{kind}")(
+        *pointers, weight.numel(), width, grad.data_ptr()
+    )
+    return total
 
 
 def _call(name: str, counts: dict[str, int], arrays: dict[str, Tensor | None]) -> None:
@@ -182,81 +292,52 @@ def _call(name: str, counts: dict[str, int], arrays: dict[str, Tensor | None]) -
         raise MemoryError("no memory for the time loop: use smaller batches")
 
 
-def _counts(setting: Setting, u: Tensor, units: int, outputs: int, groups: int) -> dict[str, int]:
+def _counts(setting: Setting, tensors: Tensors) -> dict[str, int]:
+    u, weights, output_weight = (tensors[name] for name in ("u", "weights", "output_weight"))
+    if u is None or weights is None or output_weight is None:
+        raise TypeError("the loop needs u, weights and output_weight")
     steps, trials, inputs = u.shape
     return {
-        "steps": steps, "trials": trials, "units": units, "inputs": inputs, "outputs": outputs,
-        "groups": groups, "form": _FORMS.index(setting.form),
-        "phi": _PHI.index(setting.nonlinearity),
+        "steps": steps, "trials": trials, "units": weights.shape[-1], "inputs": inputs,
+        "outputs": len(output_weight), "groups": len(weights),
+        "form": _FORMS.index(setting.form), "phi": _PHI.index(setting.nonlinearity),
         "potentials_out": int(setting.readout == "potentials" and setting.form == "current"),
     }  # fmt: skip
-
-
-def _contiguous(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
-    return [None if tensor is None else tensor.detach().contiguous() for tensor in tensors]
-
-
-_INPUTS = (
-    "u", "input_weight", "drive", "weights", "start", "output_weight", "output_bias", "gain",
-    "threshold", "extra",
-)  # fmt: skip
 
 
 class _Loop(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, setting: Setting, *given: Tensor | None) -> Any:
-        tensors = dict(zip(_INPUTS, _contiguous(given), strict=True))
-        u, weights, out_weight = tensors["u"], tensors["weights"], tensors["output_weight"]
-        if u is None or weights is None or out_weight is None:
-            raise TypeError("the loop needs u, weights and output_weight")
-        steps, trials, _ = u.shape
-        groups, units, _ = weights.shape
-        counts = _counts(setting, u, units, len(out_weight), groups)
-        rates = u.new_empty(steps, trials, stride(units))
-        training = any(ctx.needs_input_grad)
-        potentials_read = setting.readout == "potentials" and setting.form == "current"
-        needed = setting.form == "rate" or tensors["gain"] is not None or potentials_read
-        wanted = setting.keep and setting.form == "current"
-        kept = torch.empty_like(rates) if wanted or (training and needed) else None
-        outputs = u.new_empty(steps, trials, len(out_weight))
-        fixed = {"first": setting.first, "alpha": setting.alpha}
-        arrays = {**tensors, **fixed, "rates": rates, "kept": kept, "out": outputs}
-        if setting.noise is not None:
-            arrays |= {"key": setting.noise.key, "noise": setting.noise.scale}
-            counts["first_step"] = setting.noise.first
-        _call("forward", counts, arrays)
-        ctx.setting, ctx.counts = setting, counts
-        ctx.save_for_backward(*tensors.values(), rates, kept)
+        tensors = dict(zip(_INPUTS, contiguous(given), strict=True))
+        memory = Memory.for_run(setting, tensors, any(ctx.needs_input_grad))
+        forward(setting, tensors, memory)
+        ctx.setting = setting
+        ctx.save_for_backward(*tensors.values(), memory.rates, memory.kept)
         ctx.set_materialize_grads(False)
+        rates, kept = memory.rates, memory.kept
+        units = tensors["weights"].shape[-1]  # type: ignore[union-attr]
+        wanted = setting.keep and setting.form == "current" and kept is not None
         potentials = kept[..., :units] if wanted and kept is not None else None
-        return potentials, rates[..., :units], outputs
+        return potentials, rates[..., :units], memory.outputs
 
     @staticmethod
     @once_differentiable
     def backward(
         ctx: Any, grad_states: Tensor | None, grad_rates: Tensor | None, grad_out: Tensor | None
     ) -> Any:
-        setting, counts = ctx.setting, ctx.counts
         *saved, rates, kept = ctx.saved_tensors
         tensors = dict(zip(_INPUTS, saved, strict=True))
-        grads = _contiguous((grad_out, grad_rates, grad_states))
-        arrays = {
-            **tensors, "first": setting.first, "alpha": setting.alpha, "rates": rates,
-            "kept": kept, "grad_out": grads[0], "grad_rates": grads[1], "grad_states": grads[2],
-        }  # fmt: skip
-        names = ["input_weight", "drive", "weights", "start", "gain", "threshold"]
-        names += ["output_weight", "output_bias"] if grad_out is not None else []
-        found = {
-            name: torch.empty_like(tensors[name]) for name in names if tensors[name] is not None
-        }
         needs = dict(zip(_INPUTS, ctx.needs_input_grad[1:], strict=True))
-        current = None
-        if needs["u"] or needs["extra"]:
-            current = rates.new_empty(*rates.shape[:2], counts["units"])
-        arrays |= {f"d_{name}": value for name, value in found.items()}
-        _call("backward", counts, {**arrays, "d_current": current})
-        if needs["u"]:
-            found["u"] = current @ tensors["input_weight"]
-        if needs["extra"]:
-            found["extra"] = current  # type: ignore[assignment]
+        found = backward(
+            ctx.setting,
+            tensors,
+            Memory(rates, kept, rates),
+            *contiguous((grad_out, grad_rates, grad_states)),
+            current=needs["u"] or needs["extra"],
+        )
         return None, *(found.get(name) if needs[name] else None for name in _INPUTS)
+
+
+def contiguous(tensors: Iterable[Tensor | None]) -> list[Tensor | None]:
+    """Detach the tensors and lay them out as the loop reads them."""
+    return [None if tensor is None else tensor.detach().contiguous() for tensor in tensors]

@@ -9,6 +9,23 @@ from torch.nn import functional
 from ctxrnn._trials import TrialBatch
 
 
+def step_weights(batch: TrialBatch) -> Tensor:
+    """Return how much each step of each trial counts in the loss, (trial, time).
+
+    mask / (sum of the mask within the task * number of tasks with any weight): with them, the sum
+    of weighted errors is the mean within each task, averaged over tasks.
+
+    Raises:
+        ValueError: If nothing has any weight.
+    """
+    total = batch.mask.new_zeros(len(batch.names)).index_add(0, batch.task, batch.mask.sum(1))
+    present = (total > 0).sum()
+    if not bool(present):
+        raise ValueError("mask must weigh at least one step: got zeros only")
+    share = torch.where(total > 0, 1 / (total * present), torch.zeros_like(total))
+    return batch.mask * share[batch.task].unsqueeze(-1)
+
+
 def _average_by_task(errors: Tensor, batch: TrialBatch) -> Tensor:
     """Return the mean over tasks of sum(mask * error) / sum(mask) within the task.
 
@@ -16,15 +33,7 @@ def _average_by_task(errors: Tensor, batch: TrialBatch) -> Tensor:
         errors: (trial, time).
         batch: Its mask and task indices weigh them.
     """
-    tasks = len(batch.names)
-    weighted = (errors * batch.mask).sum(1)
-    total = torch.zeros(tasks, dtype=errors.dtype, device=errors.device)
-    total = total.index_add(0, batch.task, weighted)
-    mask = torch.zeros_like(total).index_add(0, batch.task, batch.mask.sum(1).to(errors.dtype))
-    present = mask > 0
-    if not bool(present.any()):
-        raise ValueError("mask must weigh at least one step: got zeros only")
-    return (total[present] / mask[present]).mean()
+    return (errors * step_weights(batch).to(errors.dtype)).sum()
 
 
 def cross_entropy(outputs: Tensor, batch: TrialBatch) -> Tensor:

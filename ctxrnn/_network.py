@@ -382,6 +382,28 @@ class CTRNN(nn.Module):
             )
         check_finite("inputs", u, "Mend or leave out the trials that hold them.")
         trials, steps, _ = u.shape
+        prepared = self.prepare_run(
+            context, trials, steps, x0,
+            generator=generator, noise=noise, initial_context=initial_context,
+        )  # fmt: skip
+        return integrate(self, u, *prepared)
+
+    def prepare_run(
+        self,
+        context: Tensor | np.ndarray | Contexts | None,
+        trials: int,
+        steps: int,
+        x0: Tensor | None = None,
+        *,
+        generator: torch.Generator | int | None = None,
+        noise: float | None = None,
+        initial_context: Tensor | Contexts | None = None,
+    ) -> tuple[Contexts | None, Tensor, RecurrentNoise | None]:
+        """Check and complete what a run starts from; arguments as those of `forward`.
+
+        Returns:
+            The filtered contexts, the initial state, (trial, unit), and the noise.
+        """
         contexts = self._contexts(context, trials, steps, initial_context)
         start = self._start(x0, trials)
         sigma = self.noise if noise is None else noise
@@ -389,7 +411,7 @@ class CTRNN(nn.Module):
         source = None
         if sigma > 0:
             source = self._noise_source((steps, trials, self.units), sigma, generator)
-        return integrate(self, u, contexts, start, source)
+        return contexts, start, source
 
     def _cast(self, name: str, values: Tensor | np.ndarray) -> Tensor:
         tensor = torch.as_tensor(values)

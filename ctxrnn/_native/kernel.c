@@ -23,6 +23,8 @@ enum { TANH = 0, RELU = 1, SIGMOID = 2, SOFTPLUS = 3 };
 #define LANES 16
 #define NAME(name) name##_float
 #include "loop.h"
+
+#include "losses.h"
 #undef REAL
 #undef LANES
 #undef NAME
@@ -32,3 +34,5 @@ enum { TANH = 0, RELU = 1, SIGMOID = 2, SOFTPLUS = 3 };
 #define NAME(name) name##_double
 #define DOUBLE_PRECISION
 #include "loop.h"
+
+#include "losses.h"

@@ -18,6 +18,7 @@ typedef struct {
   const REAL *alpha;         /* (unit,) */
   const uint32_t *key;       /* (4,) or null for no noise */
   const REAL *noise;         /* (unit,): standard deviation of the noise current */
+  const int64_t *place;      /* (trial,) or null: number of each trial in the noise */
   const REAL *extra;         /* (step, trial, unit) or null: added to the current */
   const REAL *output_weight; /* (output, unit) or null */
   const REAL *output_bias;   /* (output,) */
@@ -116,8 +117,10 @@ static void NAME(add_noise)(const NAME(loop) * n, const NAME(common) * c, const 
                             float *drawn, int64_t step, REAL *total) {
   ptrdiff_t padded = NAME(pad)(n->units);
   normals(n->key, n->first_step + step, n->trials * padded, drawn);
-  for (ptrdiff_t b = 0; b < n->trials; b++)
-    for (ptrdiff_t j = 0; j < padded; j++) total[b * c->ld + j] += sd[j] * (REAL)drawn[b * padded + j];
+  for (ptrdiff_t b = 0; b < n->trials; b++) {
+    const float *row = drawn + (n->place ? n->place[b] : b) * padded;
+    for (ptrdiff_t j = 0; j < padded; j++) total[b * c->ld + j] += sd[j] * (REAL)row[j];
+  }
 }
 
 #define ADVANCE(PHI)                                                              \

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctxrnn._checkpoint import as_json, write_atomically
-from ctxrnn._training import difference
+from ctxrnn._run import difference
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -36,6 +36,7 @@ def trials(kind="one-hot"):
     soft = torch.rand(TRIALS, STEPS, CONTEXTS, generator=source, dtype=torch.float64)
     return inputs, {
         "one-hot": context,
+        "interleaved": context[torch.arange(TRIALS) * 7 % TRIALS],
         "soft": soft[:, 0],
         "soft, shared": soft[0, :CONTEXTS][index],
         "varying": soft,
@@ -74,7 +75,7 @@ def compare(network, inputs, context, loop, tolerance=ROUNDING, **options):
 
 
 @fast_loop
-@pytest.mark.parametrize("kind", ["one-hot", "soft, shared", "one each"])
+@pytest.mark.parametrize("kind", ["one-hot", "interleaved", "soft, shared", "one each"])
 @pytest.mark.parametrize("form", ["current", "rate"])
 @pytest.mark.parametrize("variant", variant_ids())
 def test_values_and_all_gradients_are_those_of_the_plain_loop(variant, form, kind, loop):

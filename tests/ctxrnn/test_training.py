@@ -249,7 +249,7 @@ def test_interrupted_and_resumed_is_as_uninterrupted(variant, at, tmp_path):
     net = network(variant)
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt, match=f"interrupted after step {at}; resume from"):
-        train(net, Interrupting(at), SHORT, seed=0, checkpoint=path)
+        train(net, Interrupting(at), SHORT, seed=0, checkpoint=path, ahead=False)
     assert signal.getsignal(signal.SIGINT) is handler
     again = network(variant)
     history = train(again, Sides(), SHORT, seed=0, checkpoint=path)
@@ -377,7 +377,8 @@ def test_what_cannot_end_well_is_refused_before_the_first_step(tmp_path):
     ):
         with pytest.raises(error, match=message):
             bad()
-    assert tasks.asked == [] or len(tasks.asked) <= 2
+    # The batches of one step and of the one after it, and that of the evaluation.
+    assert len(tasks.asked) <= 3
 
 
 def test_a_criterion_that_says_nothing_is_told(caplog):

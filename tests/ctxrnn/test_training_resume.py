@@ -123,6 +123,7 @@ def test_a_second_ctrl_c_stops_at_once_and_the_checkpoint_stays(tmp_path):
     with pytest.raises(KeyboardInterrupt) as caught:
         train(
             network(), tasks, CONFIG, seed=3, evaluation_tasks=Signs(), checkpoint=path,
+            ahead=False,
         )  # fmt: skip
     assert not caught.value.args
     assert tasks.count == 8
@@ -135,7 +136,7 @@ def test_a_second_ctrl_c_stops_at_once_and_the_checkpoint_stays(tmp_path):
 
 def test_without_a_checkpoint_ctrl_c_promises_none():
     with pytest.raises(KeyboardInterrupt, match=r"^interrupted after step 2$"):
-        train(network(), Signs(on_sample=press(2)), CONFIG, seed=3)
+        train(network(), Signs(on_sample=press(2)), CONFIG, seed=3, ahead=False)
 
 
 def test_masks_drawn_anew_are_replaced_by_those_of_the_checkpoint(tmp_path):
@@ -221,7 +222,7 @@ def test_checks_must_be_good_in_a_row_also_across_an_interruption(tmp_path):
     script, path = [0.9, 0.9, 0.8, 0.9, 0.9, 0.9], tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
         train(
-            network(), Signs(on_sample=press(5)), config, seed=3, checkpoint=path,
+            network(), Signs(on_sample=press(5)), config, seed=3, checkpoint=path, ahead=False,
             evaluation_tasks=Signs(script=script[:5]),
         )  # fmt: skip
     evaluation = Signs(script=script[5:])

@@ -1,0 +1,70 @@
+/* Losses of a batch and their gradients with respect to the outputs.
+ *
+ * `weight` holds what each step of each trial counts, (row,); the loss is sum_row weight * error.
+ * A row is one step of one trial.
+ */
+static inline NAME(vec) NAME(logarithm)(NAME(vec) x) {
+#ifdef DOUBLE_PRECISION
+  EACH(x, log(v))
+#else
+  return log_unit(x);
+#endif
+}
+
+/* Softmax cross-entropy; LANES rows side by side. Returns -1 if there is no memory. */
+double NAME(cross_entropy)(const REAL *out, const int64_t *target, const REAL *weight, int64_t rows,
+                           int64_t outputs, REAL *grad) {
+  NAME(vec) *part = aligned_alloc(64, (size_t)outputs * sizeof(NAME(vec)));
+  if (!part) return -1;
+  double total = 0;
+  for (int64_t row = 0; row < rows; row += LANES) {
+    int64_t count = rows - row < LANES ? rows - row : LANES;
+    NAME(vec) share = {0}, hit = {0}, top, sum = {0};
+    int any = 0;
+    for (int64_t lane = 0; lane < count; lane++) {
+      share[lane] = weight[row + lane];
+      any |= weight[row + lane] != 0;
+    }
+    if (!any) {
+      memset(grad + row * outputs, 0, (size_t)(count * outputs) * sizeof(REAL));
+      continue;
+    }
+    for (int64_t o = 0; o < outputs; o++) {
+      NAME(vec) logit = {0};
+      for (int64_t lane = 0; lane < count; lane++) logit[lane] = out[(row + lane) * outputs + o];
+      part[o] = logit;
+      if (!o) top = logit;
+      NAME(mask) higher = logit > top;
+      top = (NAME(vec))(((NAME(mask))logit & higher) | ((NAME(mask))top & ~higher));
+    }
+    for (int64_t lane = 0; lane < count; lane++) hit[lane] = part[target[row + lane]][lane];
+    for (int64_t o = 0; o < outputs; o++) sum += part[o] = NAME(exponential)(part[o] - top);
+    NAME(vec) error = share * (NAME(logarithm)(sum) + top - hit), scale = share / sum;
+    for (int64_t lane = 0; lane < count; lane++) total += (double)error[lane];
+    for (int64_t o = 0; o < outputs; o++) {
+      NAME(vec) gradient = part[o] * scale;
+      for (int64_t lane = 0; lane < count; lane++)
+        grad[(row + lane) * outputs + o] = gradient[lane];
+    }
+    for (int64_t lane = 0; lane < count; lane++)
+      grad[(row + lane) * outputs + target[row + lane]] -= share[lane];
+  }
+  free(part);
+  return total;
+}
+
+/* Mean over outputs of the squared difference. */
+double NAME(squared_error)(const REAL *out, const REAL *target, const REAL *weight, int64_t rows,
+                           int64_t outputs, REAL *grad) {
+  double total = 0;
+  for (int64_t row = 0; row < rows; row++) {
+    REAL sum = 0, scale = weight[row] / (REAL)outputs;
+    for (int64_t at = row * outputs; at < (row + 1) * outputs; at++) {
+      REAL difference = out[at] - target[at];
+      sum += difference * difference;
+      grad[at] = 2 * scale * difference;
+    }
+    total += (double)(sum * scale);
+  }
+  return total;
+}

@@ -1,0 +1,145 @@
+"""One training step: the loss of a batch and its gradient."""
+
+from __future__ import annotations
+
+import math
+import threading
+
+import torch
+from torch import Tensor
+
+from ctxrnn import _compiled, _kernel
+from ctxrnn._checks import check_finite
+from ctxrnn._config import TrainConfig
+from ctxrnn._losses import step_weights, task_loss
+from ctxrnn._network import CTRNN
+from ctxrnn._trials import TrialBatch
+
+
+class Prepared:
+    """A batch as networks take it, made ready once for all that see it.
+
+    Attributes:
+        batch: The trials, on the networks' device and of their type.
+        inputs: u, (time, trial, input), one step after another in memory.
+        targets: Likewise, (time, trial) or (time, trial, output).
+        weights: What each step counts in the loss, (time, trial).
+    """
+
+    def __init__(self, batch: TrialBatch, *, device: torch.device, dtype: torch.dtype) -> None:
+        self.batch = batch.to(device=device, dtype=dtype)
+        check_finite("inputs", self.batch.inputs, "Mend or leave out the trials that hold them.")
+        self.inputs = self.batch.inputs.transpose(0, 1).contiguous()
+        self.targets = self.batch.targets.transpose(0, 1).contiguous()
+        self.weights = step_weights(self.batch).transpose(0, 1).contiguous()
+        classes = not self.targets.is_floating_point()
+        self.lowest, self.highest = (0, 0)
+        if classes:
+            self.lowest, self.highest = (int(end) for end in self.targets.aminmax())
+
+
+class _Workspace(threading.local):
+    """Arrays that one run after another writes into: fresh memory costs more than the sums."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[tuple[str, torch.dtype], Tensor] = {}
+
+    def take(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        count = math.prod(shape)
+        array = self._arrays.get((name, dtype))
+        if array is None or array.numel() < count:
+            # Some more than asked for, since the length of trials varies from batch to batch.
+            array = torch.empty(count + count // 8, dtype=dtype)
+            self._arrays[name, dtype] = array
+        return array[:count].view(shape)
+
+
+_workspace = _Workspace()
+
+
+def add_gradient(
+    network: CTRNN, prepared: Prepared, generator: torch.Generator, config: TrainConfig
+) -> float:
+    """Add the gradient of the loss to that of the parameters; return the loss.
+
+    Args:
+        network: The network.
+        prepared: The trials.
+        generator: Source of the recurrent noise.
+        config: Its penalties are part of the loss.
+    """
+    loss = None
+    if config.rate_penalty == 0 and network.loop in ("auto", "compiled"):
+        loss = _compiled_gradient(network, prepared, generator)
+    if loss is None:
+        total = _loss(network, prepared.batch, generator, config)
+        total.backward()
+        loss = float(total.detach())
+    if config.weight_penalty > 0:
+        penalty = config.weight_penalty * network.weight.square().sum()
+        penalty.backward()
+        loss += float(penalty.detach())
+    return loss
+
+
+def _loss(
+    network: CTRNN, batch: TrialBatch, generator: torch.Generator, config: TrainConfig
+) -> Tensor:
+    trajectory = network(batch.inputs, batch.context, generator=generator)
+    loss = task_loss(trajectory.outputs, batch)
+    if config.rate_penalty > 0:
+        squared = trajectory.rates.square().mean(-1)[batch.valid].mean()
+        loss = loss + config.rate_penalty * squared
+    return loss
+
+
+def _compiled_gradient(
+    network: CTRNN, prepared: Prepared, generator: torch.Generator
+) -> float | None:
+    """As `add_gradient`, with the compiled loop and loss; None if they do not cover the case.
+
+    Autograd is left with what leads from the parameters to W(c), E c and the like.
+    """
+    steps, trials, _ = prepared.inputs.shape
+    classes = not prepared.targets.is_floating_point()
+    fits = prepared.lowest >= 0 and prepared.highest < network.outputs
+    fits = fits if classes else prepared.targets.shape[-1] == network.outputs
+    if not fits or prepared.inputs.shape[-1] != network.inputs:
+        return None
+    contexts, start, noise = network.prepare_run(
+        prepared.batch.context, trials, steps, generator=generator
+    )
+    plan = _compiled.plan(network, contexts, start, noise, steps=steps, keep=False)
+    if plan is None or plan.order is not None:
+        return None
+    names = [name for name, value in plan.tensors.items() if value is not None]
+    laid_out = _kernel.contiguous(plan.tensors[name] for name in names)
+    tensors: _kernel.Tensors = dict(zip(names, laid_out, strict=True))
+    tensors["u"] = prepared.inputs
+    memory, grad = _memory(plan.setting, tensors)
+    _kernel.forward(plan.setting, tensors, memory)
+    loss = _kernel.loss(memory.outputs, prepared.targets, prepared.weights, grad)
+    found = _kernel.backward(plan.setting, tensors, memory, grad)
+    roots, gradients = [], []
+    for name in names:
+        root, gradient = plan.tensors[name], found.get(name)
+        if root is not None and root.requires_grad and gradient is not None:
+            roots.append(root)
+            gradients.append(gradient)
+    torch.autograd.backward(roots, gradients)
+    return loss
+
+
+def _memory(setting: _kernel.Setting, tensors: _kernel.Tensors) -> tuple[_kernel.Memory, Tensor]:
+    """Return arrays for a run and for the gradient of its outputs, (time, trial, output)."""
+    u, output_weight = tensors["u"], tensors["output_weight"]
+    assert u is not None
+    assert output_weight is not None
+    shape = (*u.shape[:2], _kernel.stride(output_weight.shape[1]))
+    outputs = (*u.shape[:2], len(output_weight))
+    kept = None
+    if _kernel.keeps(setting, tensors, training=True):
+        kept = _workspace.take("kept", shape, u.dtype)
+    rates = _workspace.take("rates", shape, u.dtype)
+    memory = _kernel.Memory(rates, kept, _workspace.take("outputs", outputs, u.dtype))
+    return memory, _workspace.take("gradient", outputs, u.dtype)
