@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -27,11 +27,14 @@ class Plan:
         tensors: See `_kernel.run`; autograd knows where they come from.
         order: Which trial takes each place, (trial,), where trials that share their context do
             not lie next to each other; else None.
+        spread: Tensors by the names of those that are nothing but one of them, repeated along a
+            first axis.
     """
 
     setting: _kernel.Setting
     tensors: _kernel.Tensors
     order: Tensor | None
+    spread: dict[str, Tensor]
 
 
 def covers(network: CTRNN, contexts: Contexts | None) -> bool:
@@ -54,6 +57,7 @@ def plan(
     *,
     steps: int,
     keep: bool = True,
+    groups: Groups | Literal["find"] | None = "find",
 ) -> Plan | None:
     """Prepare a run; None if the compiled loop does not cover it.
 
@@ -68,11 +72,13 @@ def plan(
         noise: Noise current, or None.
         steps: Number of time steps.
         keep: Whether the potentials are wanted.
+        groups: From `find_groups`, where they are known already.
     """
     if not covers(network, contexts):
         return None
     trials, units = start.shape
-    groups = _groups(contexts, trials)
+    if groups == "find":
+        groups = find_groups(contexts, trials)
     circuit = network.circuit(contexts if groups is None else groups.contexts)
     recurrent = circuit.recurrent
     if recurrent is None or circuit.input_weight.ndim != 2:
@@ -80,7 +86,9 @@ def plan(
     if groups is None and not isinstance(recurrent, Dense):
         return None
     weights, first, order = recurrent.dense(), torch.tensor([0, trials]), None
+    spread = {"drive": circuit.current} if circuit.current.ndim == 1 else {}
     if weights.ndim == 2:
+        spread["weights"] = weights
         weights = weights.unsqueeze(0)
     elif groups is not None:
         first, order = groups.first, groups.order
@@ -108,7 +116,7 @@ def plan(
         _noise(noise, units, start, order),
         keep,
     )
-    return Plan(setting, tensors, order)
+    return Plan(setting, tensors, order, spread)
 
 
 _BY_TRIAL = ("drive", "start", "gain", "threshold", "extra")
@@ -155,7 +163,7 @@ def _noise(
 
 
 @dataclass(frozen=True)
-class _Groups:
+class Groups:
     """Trials that share their contexts.
 
     Attributes:
@@ -171,7 +179,7 @@ class _Groups:
     order: Tensor | None
 
 
-def _groups(contexts: Contexts | None, trials: int) -> _Groups | None:
+def find_groups(contexts: Contexts | None, trials: int) -> Groups | None:
     """Find the groups; None where there are none, or too many of them to pay."""
     if contexts is None:
         return None
@@ -196,4 +204,4 @@ def _groups(contexts: Contexts | None, trials: int) -> _Groups | None:
     bounds = torch.cat([first, first.new_full((1,), trials)])
     shared = len(chosen) == 1
     rows = Contexts.of(chosen[0]) if shared else Contexts(*chosen)
-    return _Groups(rows, row, bounds, order)
+    return Groups(rows, row, bounds, order)

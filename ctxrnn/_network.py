@@ -398,13 +398,27 @@ class CTRNN(nn.Module):
         generator: torch.Generator | int | None = None,
         noise: float | None = None,
         initial_context: Tensor | Contexts | None = None,
+        checked: bool = False,
     ) -> tuple[Contexts | None, Tensor, RecurrentNoise | None]:
-        """Check and complete what a run starts from; arguments as those of `forward`.
+        """Check and complete what a run starts from.
+
+        Args:
+            context: As for `forward`, likewise the following.
+            trials: Number of trials.
+            steps: Number of time steps.
+            x0: See `forward`.
+            generator: See `forward`.
+            noise: See `forward`.
+            initial_context: See `forward`.
+            checked: Whether `context` comes from here and need not be checked again.
 
         Returns:
             The filtered contexts, the initial state, (trial, unit), and the noise.
         """
-        contexts = self._contexts(context, trials, steps, initial_context)
+        if checked and (context is None or isinstance(context, Contexts)):
+            contexts = context
+        else:
+            contexts = self._contexts(context, trials, steps, initial_context)
         start = self._start(x0, trials)
         sigma = self.noise if noise is None else noise
         check_not_negative("noise", sigma)
@@ -456,10 +470,10 @@ class CTRNN(nn.Module):
             )
 
     def _start(self, x0: Tensor | None, trials: int) -> Tensor:
-        if x0 is None:
-            start = self.x0 if self.x0 is not None else self.bias.new_zeros(self.units)
-        else:
-            start = self._cast("x0", x0)
+        if x0 is None and self.x0 is None:
+            return self.bias.new_zeros(trials, self.units)
+        start = self.x0 if x0 is None else self._cast("x0", x0)
+        assert start is not None
         if tuple(start.shape) not in ((self.units,), (trials, self.units)):
             raise ValueError(
                 f"x0 must have shape ({self.units},) or ({trials}, {self.units}): "

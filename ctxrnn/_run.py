@@ -18,6 +18,7 @@ from ctxrnn._checks import make_generator
 from ctxrnn._config import Callback, TaskSource, TrainConfig, TrainingHistory
 from ctxrnn._feed import check_dt
 from ctxrnn._network import CTRNN
+from ctxrnn._optimiser import Adam, Flat
 from ctxrnn._step import Prepared, add_gradient
 from ctxrnn._trials import TrialBatch
 
@@ -73,8 +74,8 @@ class Run:
         }
         if not self.parameters:
             raise ValueError("network has no parameter to train: all are frozen")
-        self.flat = _Flat(self.parameters)
-        self.optimizer = torch.optim.Adam([self.flat.values], lr=config.learning_rate, fused=True)
+        self.flat = Flat(self.parameters)
+        self.optimizer = Adam(self.flat)
         self.history = TrainingHistory()
         self.step = self.last_evaluation = self.good_checks = 0
         self.best = -math.inf
@@ -107,9 +108,7 @@ class Run:
             return
         if norm > config.clip:
             flat.gradient.mul_(config.clip / norm)
-        for group in self.optimizer.param_groups:
-            group["lr"] = config.rate(step)
-        self.optimizer.step()
+        self.optimizer.take_step(config.rate(step))
         self.step += 1
         self.losses.append(loss)
         self.norms.append(norm)
@@ -188,10 +187,8 @@ class Run:
         tensors: dict[str, Tensor] = {f"network.{name}": p for name, p in self.parameters.items()}
         tensors |= {f"kept.{name}": value for name, value in self.kept.items()}
         tensors |= {f"fixed.{name}": value for name, value in self.fixed.items()}
-        for key, value in self.optimizer.state[self.flat.values].items():
-            parts = dict.fromkeys(self.parameters, value)
-            if value.ndim:
-                parts = self.flat.parts(value)
+        for key in ("mean", "square"):
+            parts = self.flat.parts(getattr(self.optimizer, key))
             tensors |= {f"adam.{key}.{name}": part for name, part in parts.items()}
         header = {
             "run": self._identity(),
@@ -221,9 +218,9 @@ class Run:
             for name, parameter in self.parameters.items():
                 parameter.copy_(tensors[f"network.{name}"])
                 self.kept[name] = tensors[f"kept.{name}"].to(parameter)
-        self._resume_adam(tensors)
         self.history = TrainingHistory(**header["history"])
         self.step, self.last_evaluation = header["step"], header["last_evaluation"]
+        self._resume_adam(tensors)
         self.good_checks = header["good_checks"]
         self.best = -math.inf if header["best"] is None else header["best"]
         self.losses, self.norms = header["losses"], header["norms"]
@@ -232,51 +229,10 @@ class Run:
             self.finish()
 
     def _resume_adam(self, tensors: Mapping[str, Tensor]) -> None:
-        names = list(self.parameters)
-        if f"adam.step.{names[0]}" not in tensors:
-            return
-        state = {"step": tensors[f"adam.step.{names[0]}"].to(torch.float32)}
-        for key in ("exp_avg", "exp_avg_sq"):
-            state[key] = torch.empty_like(self.flat.gradient)
-            for name, part in self.flat.parts(state[key]).items():
+        self.optimizer.step = self.step
+        for key in ("mean", "square"):
+            for name, part in self.flat.parts(getattr(self.optimizer, key)).items():
                 part.copy_(tensors[f"adam.{key}.{name}"])
-        self.optimizer.state[self.flat.values] = state
-
-
-class _Flat:
-    """All trained parameters of a network in one array, and their gradients in another.
-
-    One optimiser step, one norm and one clearing then do for all. The parameters stay what they
-    are, as views.
-
-    Attributes:
-        values: (parameter,), with `gradient` as its gradient.
-        gradient: (parameter,).
-    """
-
-    def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
-        self._parameters = parameters
-        self.values = nn.Parameter(torch.cat([p.detach().reshape(-1) for p in parameters.values()]))
-        self.gradient = torch.zeros_like(self.values.detach())
-        self.values.grad = self.gradient
-        values, gradients = self.parts(self.values.detach()), self.parts(self.gradient)
-        for name, parameter in parameters.items():
-            parameter.data, parameter.grad = values[name], gradients[name]
-
-    def parts(self, flat: Tensor) -> dict[str, Tensor]:
-        """Return the parts of such an array by the names of the parameters, as views."""
-        sizes = [parameter.numel() for parameter in self._parameters.values()]
-        return {
-            name: part.view(parameter.shape)
-            for (name, parameter), part in zip(
-                self._parameters.items(), flat.split(sizes), strict=True
-            )
-        }
-
-    def release(self) -> None:
-        """Give the parameters memory of their own, without gradients."""
-        for parameter in self._parameters.values():
-            parameter.data, parameter.grad = parameter.detach().clone(), None
 
 
 def difference(before: Any, now: Any, where: str = "") -> str:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import threading
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ctxrnn import _compiled, _kernel
 from ctxrnn._checks import check_finite
+from ctxrnn._compiled import Groups
 from ctxrnn._config import TrainConfig
+from ctxrnn._context import Contexts
 from ctxrnn._losses import step_weights, task_loss
 from ctxrnn._network import CTRNN
 from ctxrnn._trials import TrialBatch
@@ -33,9 +36,29 @@ class Prepared:
         self.targets = self.batch.targets.transpose(0, 1).contiguous()
         self.weights = step_weights(self.batch).transpose(0, 1).contiguous()
         classes = not self.targets.is_floating_point()
+        self._checked: dict[tuple[Any, ...], Contexts | None] = {}
+        self._groups: dict[tuple[int, int], tuple[Contexts, Groups | None]] = {}
         self.lowest, self.highest = (0, 0)
         if classes:
             self.lowest, self.highest = (int(end) for end in self.targets.aminmax())
+
+    def contexts_for(self, network: CTRNN) -> Contexts | None:
+        """Return the context as the network's pathways see it, checked and filtered once."""
+        key = (network.contexts, network.tau_e, network.tau_s, network.dt)
+        if key not in self._checked:
+            found = network.prepare_run(self.batch.context, *self.batch.inputs.shape[:2], noise=0)
+            self._checked[key] = found[0]
+        return self._checked[key]
+
+    def groups(self, contexts: Contexts | None) -> Groups | None:
+        """Find the trials that share their contexts, once for all networks that see these."""
+        if contexts is None:
+            return None
+        key = (id(contexts.excitability), id(contexts.synaptic))
+        if key not in self._groups:
+            # Keeping the contexts keeps their ids from being given to others.
+            self._groups[key] = (contexts, _compiled.find_groups(contexts, len(self.batch)))
+        return self._groups[key][1]
 
 
 class _Workspace(threading.local):
@@ -106,10 +129,14 @@ def _compiled_gradient(
     fits = fits if classes else prepared.targets.shape[-1] == network.outputs
     if not fits or prepared.inputs.shape[-1] != network.inputs:
         return None
+    given = prepared.contexts_for(network)
     contexts, start, noise = network.prepare_run(
-        prepared.batch.context, trials, steps, generator=generator
+        given, trials, steps, generator=generator, checked=True
     )
-    plan = _compiled.plan(network, contexts, start, noise, steps=steps, keep=False)
+    if not _compiled.covers(network, contexts):
+        return None
+    groups = prepared.groups(contexts)
+    plan = _compiled.plan(network, contexts, start, noise, steps=steps, keep=False, groups=groups)
     if plan is None or plan.order is not None:
         return None
     names = [name for name, value in plan.tensors.items() if value is not None]
@@ -123,10 +150,18 @@ def _compiled_gradient(
     roots, gradients = [], []
     for name in names:
         root, gradient = plan.tensors[name], found.get(name)
-        if root is not None and root.requires_grad and gradient is not None:
+        if root is None or gradient is None or not root.requires_grad:
+            continue
+        if name in plan.spread:
+            root, gradient = plan.spread[name], gradient.sum(0)
+        if root.is_leaf and root.grad is not None:
+            # Most of autograd's time would go into finding out that there is nothing to do.
+            root.grad += gradient
+        else:
             roots.append(root)
             gradients.append(gradient)
-    torch.autograd.backward(roots, gradients)
+    if roots:
+        torch.autograd.backward(roots, gradients)
     return loss
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ctxrnn import CTRNN, TrainConfig, TrialBatch, evaluate, make_generator, train
+from ctxrnn._optimiser import Adam
 
 
 class Sides:
@@ -85,8 +86,9 @@ def test_training_repeats_and_depends_on_its_seed():
 def test_trials_depend_on_seed_and_step_alone():
     first, second = Sides(), Sides()
     train(network("e-add"), first, SHORT, seed=3)
-    train(network("s-sym"), second, SHORT, seed=3)
-    assert first.asked == second.asked
+    train(network("s-sym"), second, SHORT, seed=3, ahead=False)
+    # Drawn ahead, a batch may come before the evaluation of the step before it.
+    assert sorted(first.asked) == sorted(second.asked)
     assert len(set(first.asked)) == SHORT.steps + 4
 
 
@@ -133,22 +135,19 @@ def test_penalties_are_added_as_stated():
     assert found["weight"] - found["none"] == pytest.approx(weight, rel=1e-4)
 
 
-def test_gradient_is_clipped_to_the_norm():
+def test_gradient_is_clipped_to_the_norm(monkeypatch):
     # One step of Adam hides the size of a gradient, so it is read off the optimiser's average.
     net = network()
     seen = []
-    original = torch.optim.Adam.step
+    original = Adam.take_step
 
-    def spy(self, *arguments, **keywords):
-        grads = [p.grad for group in self.param_groups for p in group["params"]]
-        seen.append(float(torch.stack([g.norm() for g in grads]).norm()))
-        return original(self, *arguments, **keywords)
+    def spy(self, rate):
+        seen.append(float(self.flat.gradient.norm()))
+        original(self, rate)
 
-    torch.optim.Adam.step, config = spy, dataclasses.replace(SHORT, clip=1e-3, steps=5)
-    try:
-        history = train(net, Sides(), config, seed=0)
-    finally:
-        torch.optim.Adam.step = original
+    monkeypatch.setattr(Adam, "take_step", spy)
+    config = dataclasses.replace(SHORT, clip=1e-3, steps=5)
+    history = train(net, Sides(), config, seed=0)
     assert max(seen) <= 1e-3 * (1 + 1e-4)
     assert history.rows[0]["gradient_norm"] > 1e-2
 

@@ -1,0 +1,101 @@
+"""The compiled training step against autograd."""
+
+import pytest
+import torch
+
+from ctxrnn import CTRNN, TrainConfig, TrialBatch, _kernel, make_generator, task_loss, variant_ids
+from ctxrnn._losses import step_weights
+from ctxrnn._step import Prepared, add_gradient
+
+pytestmark = pytest.mark.skipif(not _kernel.available(), reason="the kernel is not compiled")
+TASKS, TRIALS, STEPS, INPUTS, OUTPUTS = 3, 8, 6, 4, 5
+
+
+def batch(kind="class", dtype=torch.float64, outputs=OUTPUTS):
+    source = torch.Generator().manual_seed(0)
+    task = torch.arange(TRIALS) * TASKS // TRIALS
+    targets = torch.randint(outputs, (TRIALS, STEPS), generator=source)
+    if kind == "vector":
+        targets = torch.randn(TRIALS, STEPS, outputs, generator=source).to(dtype)
+    mask = torch.rand(TRIALS, STEPS, generator=source).to(dtype)
+    mask[:, 1] = 0
+    mask[task == 2] = 0
+    return TrialBatch(
+        torch.randn(TRIALS, STEPS, INPUTS, generator=source).to(dtype), targets, mask,
+        torch.eye(TASKS, dtype=dtype)[task], task, torch.full((TRIALS,), STEPS), ("a", "b", "c"),
+        20.0,
+    )  # fmt: skip
+
+
+def gradients(network, trials, config, loop):
+    network.loop = loop
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    prepared = Prepared(trials, device=torch.device("cpu"), dtype=network.dtype)
+    loss = add_gradient(network, prepared, make_generator(1), config)
+    return loss, {name: p.grad.clone() for name, p in network.named_parameters()}
+
+
+@pytest.mark.parametrize("kind", ["class", "vector"])
+@pytest.mark.parametrize("form", ["current", "rate"])
+@pytest.mark.parametrize("variant", variant_ids())
+def test_loss_and_gradient_are_those_of_autograd(variant, form, kind):
+    network = CTRNN(
+        INPUTS, 7, OUTPUTS, variant, contexts=TASKS, form=form, seed=0, dtype=torch.float64,
+        learn_x0=True,
+    )  # fmt: skip
+    penalised = not network.modulation.replaces_weight
+    config = TrainConfig(weight_penalty=0.1 if penalised else 0.0)
+    loss, found = gradients(network, batch(kind), config, "compiled")
+    wanted_loss, wanted = gradients(network, batch(kind), config, "plain")
+    assert loss == pytest.approx(wanted_loss, rel=1e-12)
+    for name, value in wanted.items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=1e-12, msg=name)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("outputs", [1, 2, 17, 40])
+@pytest.mark.parametrize("kind", ["class", "vector"])
+def test_compiled_losses_are_those_of_torch(kind, outputs, dtype):
+    trials = batch(kind, dtype, outputs)
+    source = torch.Generator().manual_seed(2)
+    logits = 5 * torch.randn(TRIALS, STEPS, outputs, generator=source).to(dtype)
+    logits[0, 0, 0] = 80.0
+    logits[1, 0, 0] = -80.0
+    logits = logits.transpose(0, 1).contiguous().requires_grad_()
+    targets = trials.targets.transpose(0, 1).contiguous()
+    weights = step_weights(trials).transpose(0, 1).contiguous()
+    grad = torch.full_like(logits, torch.nan)
+    loss = _kernel.loss(logits.detach(), targets, weights, grad)
+    wanted = task_loss(logits.transpose(0, 1), trials)
+    (wanted_grad,) = torch.autograd.grad(wanted, logits)
+    # Sums of some hundred numbers up to 80.
+    size = 1e-5 if dtype == torch.float32 else 1e-13
+    assert loss == pytest.approx(float(wanted.detach()), rel=size)
+    torch.testing.assert_close(grad, wanted_grad, rtol=0, atol=size)
+
+
+@pytest.mark.parametrize("target", [-1, OUTPUTS])
+def test_a_class_outside_the_outputs_never_reaches_the_compiled_loss(target):
+    trials = batch()
+    trials.targets[0, 0] = target
+    network = CTRNN(INPUTS, 7, OUTPUTS, "e-add", contexts=TASKS, seed=0, dtype=torch.float64)
+    with pytest.raises((IndexError, RuntimeError), match="out of bounds"):
+        gradients(network, trials, TrainConfig(), "auto")
+
+
+def test_bad_inputs_are_refused_before_the_loop():
+    trials = batch()
+    trials.inputs[2, 3, 1] = torch.nan
+    with pytest.raises(ValueError, match="inputs must be finite: 1 of"):
+        Prepared(trials, device=torch.device("cpu"), dtype=torch.float64)
+
+
+def test_diverged_outputs_give_a_loss_that_is_not_finite():
+    network = CTRNN(INPUTS, 7, OUTPUTS, "e-add", contexts=TASKS, seed=0, dtype=torch.float32)
+    for value in (torch.nan, torch.inf):
+        with torch.no_grad():
+            network.output_bias[0] = value
+        for kind in ("class", "vector"):
+            loss, _ = gradients(network, batch(kind, torch.float32), TrainConfig(), "compiled")
+            assert not torch.isfinite(torch.tensor(loss))
