@@ -12,7 +12,7 @@ if platform.machine().lower() in ("x86_64", "amd64"):
     INSTRUCTIONS["avx2"] = ["-mavx2", "-mfma"]
     INSTRUCTIONS["avx512"] = [f"-mavx512{part}" for part in ("f", "bw", "dq", "vl")] + ["-mfma"]
 FLAGS = ["-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"]
-HEADERS = ["functions.h", "loop.h", "noise.h", "products.h"]
+HEADERS = ["functions.h", "loop.h", "losses.h", "noise.h", "products.h"]
 
 setup(
     ext_modules=[

@@ -116,7 +116,8 @@ class TrainingHistory:
 
     Attributes:
         rows: One per evaluation: step, loss (mean since the one before), gradient norm, seconds,
-            mean and minimum of p / p_ceil, and accuracy per task as "accuracy.NAME".
+            of which waiting for trials (since the run was taken up), mean and minimum of
+            p / p_ceil, and accuracy per task as "accuracy.NAME".
         stopped: Why training ended: "steps", "criterion", "diverged", or "" while it runs.
         message: The same in words, where there is more to say.
         kept_step: Step of the weights that the network was left with.

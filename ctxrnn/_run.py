@@ -131,6 +131,7 @@ class Run:
             "loss": sum(self.losses) / len(self.losses),
             "gradient_norm": sum(self.norms) / len(self.norms),
             "seconds": self.seconds_before + time.monotonic() - self.started,
+            "seconds_waiting": self.waited,
             "relative_mean": sum(values) / len(values),
             "relative_min": min(values),
             **{f"accuracy.{name}": float(value) for name, value in accuracy.items()},

@@ -1,10 +1,11 @@
-"""One cell of the main job: a network that is trained and measured."""
+"""Cells of the main job: networks that are trained together and measured."""
 
 from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,22 @@ import torch
 from ctxrnn import (
     CTRNN,
     CheckpointError,
+    Ensemble,
     TrainingHistory,
     derive_seed,
     make_generator,
     save,
     train,
 )
+from ctxrnn._checkpoint import read_tensors
 from ctxrnn.studies._settings import ReproduceSettings, sized, tasks_of
 
 logger = logging.getLogger("ctxrnn")
 
+Cell = tuple[str, int]
 
-@functools.lru_cache(maxsize=1)
+
+@functools.lru_cache(maxsize=8)
 def _bank(settings: ReproduceSettings, number: int) -> Any:
     tasks = tasks_of(settings)
     generator = make_generator(settings.seed, "bank", number)
@@ -36,31 +41,66 @@ def cell_name(variant: str, number: int) -> str:
     return f"{variant}-{number}"
 
 
-def run_cell(
+def run_cells(
     settings: ReproduceSettings,
-    variant: str,
-    number: int,
+    cells: Sequence[Cell],
     folder: Path,
-    report: Callable[[int], None] | None = None,
-) -> dict[str, Any]:
-    """Train and measure one network; return its record.
+    report: Callable[[Cell, int], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Train some networks together and measure them; return their records.
 
-    All random numbers derive from the settings' seed and `number`; networks of different variants
-    with the same number see the same trials and share the initial values of what they share.
+    All random numbers derive from the settings' seed and a cell's number; networks of different
+    variants with the same number see the same trials and share the initial values of what they
+    share. A record does not depend on which cells it is made with.
 
     Args:
         settings: Settings of the study.
-        variant: Pathway variant.
-        number: Which of the `settings.seeds` networks.
-        folder: Results folder, for the network and its training checkpoint.
-        report: Called as `report(step)` after each evaluation, or None.
+        cells: (variant, number) each: pathway variant, and which of the `settings.seeds` networks.
+        folder: Results folder, for the networks and their training checkpoints.
+        report: Called as `report(cell, step)` after each evaluation, or None.
     """
-    from ctxrnn.analysis import ambiguity_sweep
-
+    started = time.monotonic()
     tasks = tasks_of(settings)
-    seed = derive_seed(settings.seed, "network", number)
-    units, parameters = sized(settings, tasks.inputs, tasks.outputs)[variant]
-    network = CTRNN(
+    networks = [_network(settings, *cell) for cell in cells]
+    files = [folder / "networks" / f"{cell_name(*cell)}.training" for cell in cells]
+    for cell, file in zip(cells, files, strict=True):
+        _drop_damaged(cell_name(*cell), file)
+    names = {id(network): cell for network, cell in zip(networks, cells, strict=True)}
+
+    def tell(network: CTRNN, row: Mapping[str, float]) -> None:
+        if report is not None:
+            report(names[id(network)], int(row["step"]))
+
+    banks = {number: _bank(settings, number) for _, number in cells}
+    histories = train(
+        Ensemble(networks),
+        [banks[number] for _, number in cells],
+        settings.train,
+        seed=[_seed(settings, number) for _, number in cells],
+        evaluation_tasks=tasks,
+        checkpoint=files,
+        callbacks=[tell],
+        progress=False,
+        threads=1,
+    )
+    together = (time.monotonic() - started) / len(cells)
+    records = []
+    for cell, network, history in zip(cells, networks, histories, strict=True):
+        began = time.monotonic()
+        record = _measured(settings, cell, network, history, folder)
+        record["seconds"] = together + time.monotonic() - began
+        records.append(record)
+    return records
+
+
+def _seed(settings: ReproduceSettings, number: int) -> int:
+    return derive_seed(settings.seed, "network", number)
+
+
+def _network(settings: ReproduceSettings, variant: str, number: int) -> CTRNN:
+    tasks = tasks_of(settings)
+    units, _ = sized(settings, tasks.inputs, tasks.outputs)[variant]
+    return CTRNN(
         tasks.inputs,
         units,
         tasks.outputs,
@@ -69,31 +109,33 @@ def run_cell(
         tau=settings.tau,
         dt=settings.dt,
         noise=settings.noise,
-        seed=seed,
+        seed=_seed(settings, number),
     )
-    name = cell_name(variant, number)
-    checkpoint = folder / "networks" / f"{name}.training"
-    bank = _bank(settings, number)
 
-    def run() -> TrainingHistory:
-        return train(
-            network,
-            bank,
-            settings.train,
-            seed=seed,
-            evaluation_tasks=tasks,
-            checkpoint=checkpoint,
-            callbacks=[lambda _, row: report(int(row["step"]))] if report else [],
-            progress=False,
-        )
 
+def _drop_damaged(name: str, checkpoint: Path) -> None:
+    """Delete a checkpoint that cannot be read: only what was half done is lost."""
+    if not checkpoint.exists():
+        return
     try:
-        history = run()
+        read_tensors(checkpoint, "training run")
     except CheckpointError as error:
-        # Only what was half done is lost; the training starts again.
         logger.warning("%s: %s; this network starts again", name, error)
         checkpoint.unlink()
-        history = run()
+
+
+def _measured(
+    settings: ReproduceSettings,
+    cell: Cell,
+    network: CTRNN,
+    history: TrainingHistory,
+    folder: Path,
+) -> dict[str, Any]:
+    """Test a trained network, save it, and return its record."""
+    from ctxrnn.analysis import ambiguity_sweep
+
+    variant, number = cell
+    tasks, seed = tasks_of(settings), _seed(settings, number)
     source = make_generator(seed, "test")
     batch = tasks.sample(settings.test_trials * len(tasks.names), generator=source)
     with torch.no_grad():
@@ -108,13 +150,13 @@ def run_cell(
         seed=seed,
     )
     notes = {"tasks": tasks.config(), "seed": seed, "number": number}
-    save(network, folder / "networks" / f"{name}.safetensors", notes=notes)
+    save(network, folder / "networks" / f"{cell_name(*cell)}.safetensors", notes=notes)
     return {
         "variant": variant,
         "number": number,
         "seed": seed,
-        "units": units,
-        "parameters": parameters,
+        "units": network.units,
+        "parameters": network.parameter_count(),
         "stopped": history.stopped,
         "message": history.message,
         "kept_step": history.kept_step,

@@ -55,7 +55,7 @@ def same(first, second):
 
 
 def rows(history):
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in history.rows]
+    return [{k: v for k, v in row.items() if "seconds" not in k} for row in history.rows]
 
 
 MEMBERS = [

@@ -13,7 +13,8 @@ import pytest
 
 import ctxrnn
 from ctxrnn.studies import SCALES, ReproduceSettings, reproduce
-from ctxrnn.studies._cell import run_cell
+from ctxrnn.studies._cell import run_cells
+from ctxrnn.studies._pool import shared_out
 from ctxrnn.studies._folder import ResultsFolder
 from ctxrnn.studies._settings import sized
 
@@ -102,9 +103,21 @@ def test_finished_networks_are_not_trained_again(finished):
 def test_missing_cell_is_made_up_with_the_same_result(finished, tmp_path):
     record = json.loads((finished / "cells" / "s-sym-0.json").read_text())
     ResultsFolder(tmp_path / "other", {"study": "x"})
-    again = run_cell(TINY, "s-sym", 0, tmp_path / "other")
+    (again,) = run_cells(TINY, [("s-sym", 0)], tmp_path / "other")
     for key in ("accuracy", "ambiguity", "seed", "units", "accuracy_fixation"):
         assert again[key] == record[key]
+
+
+def test_cells_are_shared_out_evenly_and_in_order():
+    for count in (1, 2, 5, 12, 48, 49, 200):
+        cells = [("none", number) for number in range(count)]
+        for workers in (1, 2, 3):
+            groups = shared_out(cells, workers)
+            assert [cell for group in groups for cell in group] == cells
+            sizes = [len(group) for group in groups]
+            assert max(sizes) - min(sizes) <= 1
+            assert max(sizes) <= 24
+            assert len(groups) % workers == 0 or len(groups) == count
 
 
 def test_other_settings_are_refused_with_their_difference(finished):
