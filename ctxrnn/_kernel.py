@@ -22,7 +22,6 @@ from torch.autograd.function import once_differentiable
 
 logger = logging.getLogger("ctxrnn")
 
-_VERSION = 1
 _FORMS = ("current", "rate")
 _PHI = ("tanh", "relu", "sigmoid", "softplus")
 _COUNTS = (
@@ -31,8 +30,8 @@ _COUNTS = (
 )  # fmt: skip
 _ARRAYS = (
     "u", "input_weight", "drive", "weights", "first", "gain", "threshold", "start", "alpha", "key",
-    "noise", "place", "extra", "output_weight", "output_bias", "rates", "kept", "out",
-    "grad_out", "grad_rates", "grad_states",
+    "noise", "place", "extra", "output_weight", "output_bias", "rates", "kept", "out", "end",
+    "grad_out", "grad_rates", "grad_states", "grad_end",
     "d_input_weight", "d_drive", "d_weights", "d_gain", "d_threshold", "d_start",
     "d_output_weight", "d_output_bias", "d_current",
 )  # fmt: skip
@@ -66,11 +65,11 @@ def library() -> ctypes.CDLL | None:
             continue
         try:
             found = ctypes.CDLL(str(path))
-            version = found.kernel_version()
+            size = found.kernel_size()
         except (OSError, AttributeError) as error:
             logger.warning("%s cannot be loaded: %s", path, error)
             continue
-        if version != _VERSION:
+        if size != ctypes.sizeof(_Struct):
             logger.warning("%s is of another version: install ctxrnn again", path)
             continue
         for name in ("forward", "backward"):
@@ -181,11 +180,13 @@ class Memory:
         rates: (time, trial, stride).
         kept: Likewise, or None: potentials; in the rate form, currents.
         outputs: (time, trial, output).
+        end: The state after the last step, (trial, unit), or None where it is not wanted.
     """
 
     rates: Tensor
     kept: Tensor | None
     outputs: Tensor
+    end: Tensor | None = None
 
     @classmethod
     def for_run(cls, setting: Setting, tensors: Tensors, training: bool) -> Memory:
@@ -211,7 +212,7 @@ def forward(setting: Setting, tensors: Tensors, memory: Memory) -> None:
     noise = setting.noise
     arrays = {
         **tensors, "first": setting.first, "alpha": setting.alpha, "rates": memory.rates,
-        "kept": memory.kept, "out": memory.outputs,
+        "kept": memory.kept, "out": memory.outputs, "end": memory.end,
     }  # fmt: skip
     counts = _counts(setting, tensors)
     if noise is not None:
@@ -228,13 +229,25 @@ def backward(
     grad_rates: Tensor | None = None,
     grad_states: Tensor | None = None,
     *,
+    grad_end: Tensor | None = None,
     current: bool = False,
 ) -> Tensors:
-    """Return the gradients by the names of `_INPUTS`; that of u and extra only with `current`."""
+    """Return the gradients by the names of `_INPUTS`; that of u and extra only with `current`.
+
+    Args:
+        setting: As for `forward`, likewise the following.
+        tensors: See `forward`.
+        memory: What `forward` wrote.
+        grad_out: Gradient of the outputs, (time, trial, output), or None.
+        grad_rates: Gradient of the rates, (time, trial, unit), or None.
+        grad_states: Gradient of the potentials, likewise.
+        grad_end: Gradient of the last state that comes from later steps, (trial, unit), or None.
+        current: Whether the gradient of the current at each step is wanted.
+    """
     arrays = {
         **tensors, "first": setting.first, "alpha": setting.alpha, "rates": memory.rates,
         "kept": memory.kept, "grad_out": grad_out, "grad_rates": grad_rates,
-        "grad_states": grad_states,
+        "grad_states": grad_states, "grad_end": grad_end,
     }  # fmt: skip
     names = ["input_weight", "drive", "weights", "start", "gain", "threshold"]
     names += ["output_weight", "output_bias"] if grad_out is not None else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import threading
 from typing import Any
@@ -17,6 +18,9 @@ from ctxrnn._context import Contexts
 from ctxrnn._losses import step_weights, task_loss
 from ctxrnn._network import CTRNN
 from ctxrnn._trials import TrialBatch
+
+MEMORY = 256 * 2**20
+"""Bytes for the rates of one run of the compiled loop in training; see `_loss_and_gradients`."""
 
 
 class Prepared:
@@ -143,10 +147,7 @@ def _compiled_gradient(
     laid_out = _kernel.contiguous(plan.tensors[name] for name in names)
     tensors: _kernel.Tensors = dict(zip(names, laid_out, strict=True))
     tensors["u"] = prepared.inputs
-    memory, grad = _memory(plan.setting, tensors)
-    _kernel.forward(plan.setting, tensors, memory)
-    loss = _kernel.loss(memory.outputs, prepared.targets, prepared.weights, grad)
-    found = _kernel.backward(plan.setting, tensors, memory, grad)
+    loss, found = _loss_and_gradients(plan.setting, tensors, prepared)
     roots, gradients = [], []
     for name in names:
         root, gradient = plan.tensors[name], found.get(name)
@@ -165,11 +166,67 @@ def _compiled_gradient(
     return loss
 
 
+def _loss_and_gradients(
+    setting: _kernel.Setting, tensors: _kernel.Tensors, prepared: Prepared
+) -> tuple[float, _kernel.Tensors]:
+    """Return the loss and the gradients of the tensors, in bounded memory.
+
+    A trial that is too long for `MEMORY` is run twice: first for the state at the start of each
+    segment, then segment by segment from the end, for the gradients.
+    """
+    steps, trials, _ = prepared.inputs.shape
+    width = _kernel.stride(_present(tensors, "output_weight").shape[1])
+    arrays = 2 if _kernel.keeps(setting, tensors, training=True) else 1
+    size = prepared.inputs.element_size() * trials * width * arrays
+    length = min(steps, max(1, MEMORY // size))
+    starts = list(range(0, steps, length))
+    states = [_present(tensors, "start")]
+    for start in starts[:-1]:
+        part = _segment(setting, tensors, states[-1], slice(start, start + length))
+        memory, _ = _memory(*part)
+        memory.end = torch.empty_like(states[0])
+        _kernel.forward(*part, memory)
+        states.append(memory.end)
+    loss, grad_end = 0.0, None
+    totals: _kernel.Tensors = {}
+    for start, state in zip(reversed(starts), reversed(states), strict=True):
+        rows = slice(start, start + length)
+        part = _segment(setting, tensors, state, rows)
+        memory, grad = _memory(*part)
+        _kernel.forward(*part, memory)
+        loss += _kernel.loss(memory.outputs, prepared.targets[rows], prepared.weights[rows], grad)
+        found = _kernel.backward(*part, memory, grad, grad_end=grad_end)
+        grad_end = found["start"]
+        for name, gradient in found.items():
+            if gradient is not None and name != "start":
+                before = totals.get(name)
+                totals[name] = gradient if before is None else before + gradient
+    return loss, {**totals, "start": grad_end}
+
+
+def _segment(
+    setting: _kernel.Setting, tensors: _kernel.Tensors, start: Tensor, rows: slice
+) -> tuple[_kernel.Setting, _kernel.Tensors]:
+    """Return what some steps of a run take."""
+    part: _kernel.Tensors = {**tensors, "start": start, "u": _present(tensors, "u")[rows]}
+    if part.get("extra") is not None:
+        part["extra"] = _present(part, "extra")[rows]
+    if setting.noise is not None:
+        noise = setting.noise._replace(first=setting.noise.first + rows.start)
+        setting = dataclasses.replace(setting, noise=noise)
+    return setting, part
+
+
+def _present(tensors: _kernel.Tensors, name: str) -> Tensor:
+    value = tensors[name]
+    if value is None:
+        raise TypeError(f"the loop needs {name}")
+    return value
+
+
 def _memory(setting: _kernel.Setting, tensors: _kernel.Tensors) -> tuple[_kernel.Memory, Tensor]:
     """Return arrays for a run and for the gradient of its outputs, (time, trial, output)."""
-    u, output_weight = tensors["u"], tensors["output_weight"]
-    assert u is not None
-    assert output_weight is not None
+    u, output_weight = _present(tensors, "u"), _present(tensors, "output_weight")
     shape = (*u.shape[:2], _kernel.stride(output_weight.shape[1]))
     outputs = (*u.shape[:2], len(output_weight))
     kept = None

@@ -25,10 +25,12 @@ typedef struct {
   REAL *rates;               /* (step, trial, ld) */
   REAL *kept;                /* (step, trial, ld) or null: potentials; in the rate form, currents */
   REAL *out;                 /* (step, trial, output) */
+  REAL *end;                 /* (trial, unit) or null: the state after the last step */
   /* Of the gradient only. */
   const REAL *grad_out;      /* (step, trial, output) or null */
   const REAL *grad_rates;    /* (step, trial, unit) or null */
   const REAL *grad_states;   /* (step, trial, unit) or null */
+  const REAL *grad_end;      /* (trial, unit) or null */
   REAL *d_input_weight, *d_drive, *d_weights, *d_gain, *d_threshold, *d_start;
   REAL *d_output_weight, *d_output_bias;
   REAL *d_current;           /* (step, trial, unit) or null */
@@ -206,6 +208,7 @@ int NAME(forward)(const NAME(loop) * n) {
       for (ptrdiff_t o = 0; o < O; o++)
         n->out[(step * B + b) * O + o] = out[b * c.out_ld + o] + n->output_bias[o];
   }
+  if (n->end) NAME(unpack)(state, ld, B, N, n->end);
   free(arena.base);
   return 0;
 }
@@ -341,6 +344,7 @@ int NAME(backward)(const NAME(loop) * n) {
   s.initial = NAME(take)(&arena, c.plane);
   REAL *delta = NAME(take)(&arena, chunk * c.plane);
   NAME(initial_rates)(n, &c, s.initial);
+  if (n->grad_end) NAME(pack)(n->grad_end, N, B, N, carry, ld);
   if (n->d_output_bias) memset(n->d_output_bias, 0, (size_t)O * sizeof(REAL));
 
   for (int64_t end = n->steps; end > 0;) {

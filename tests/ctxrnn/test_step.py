@@ -3,7 +3,16 @@
 import pytest
 import torch
 
-from ctxrnn import CTRNN, TrainConfig, TrialBatch, _kernel, make_generator, task_loss, variant_ids
+from ctxrnn import (
+    CTRNN,
+    TrainConfig,
+    TrialBatch,
+    _kernel,
+    _step,
+    make_generator,
+    task_loss,
+    variant_ids,
+)
 from ctxrnn._losses import step_weights
 from ctxrnn._step import Prepared, add_gradient
 
@@ -99,3 +108,20 @@ def test_diverged_outputs_give_a_loss_that_is_not_finite():
         for kind in ("class", "vector"):
             loss, _ = gradients(network, batch(kind, torch.float32), TrainConfig(), "compiled")
             assert not torch.isfinite(torch.tensor(loss))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 5])
+@pytest.mark.parametrize("form", ["current", "rate"])
+@pytest.mark.parametrize("variant", ["none", "es-gain-asym-1", "e-thr"])
+def test_long_trials_are_run_in_segments_with_the_same_result(variant, form, steps, monkeypatch):
+    network = CTRNN(
+        INPUTS, 7, OUTPUTS, variant, contexts=TASKS, form=form, seed=0, dtype=torch.float64,
+        learn_x0=True, noise=0.3,
+    )  # fmt: skip
+    whole_loss, whole = gradients(network, batch(), TrainConfig(), "compiled")
+    arrays = 2 if form == "rate" or "gain" in variant else 1
+    monkeypatch.setattr(_step, "MEMORY", steps * arrays * TRIALS * 16 * 8)
+    loss, found = gradients(network, batch(), TrainConfig(), "compiled")
+    assert loss == pytest.approx(whole_loss, rel=1e-13)
+    for name, value in whole.items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=1e-13, msg=name)
