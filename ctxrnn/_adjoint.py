@@ -78,7 +78,8 @@ def run(
         step: The equation.
         circuit: One that `covers` accepts. Its trials are those of the batch or, where the context
             varies in time, those of every step, one step after another.
-        inputs: u, (time, trial, input).
+        inputs: u, (time, trial, input). There may be more axes than the trial's, e.g. (network,
+            group, trial), if the circuit's tensors have them too.
         start: z_0, (trial, unit).
         alpha: dt / tau, one or (unit,).
         noise: Noise current, (time, trial, unit), or None.
@@ -93,6 +94,8 @@ def run(
 
 def _varies(circuit: Circuit, inputs: Tensor) -> bool:
     """Tell whether the circuit has trials of its own for every step."""
+    if inputs.ndim > 3:
+        return False
     trials = inputs.shape[1]
     everything = inputs.shape[0] * trials
     return everything > trials and any(rows == everything for rows in _rows(circuit))
@@ -126,7 +129,7 @@ class _Loop(torch.autograd.Function):
         *tensors: Tensor,
     ) -> Tensor:
         circuit = with_tensors(circuit, iter(tensors))
-        times, trials, _ = inputs.shape
+        times, trials = inputs.shape[:2]
         varies = _varies(circuit, inputs)
         external = inputs @ circuit.input_weight.mT
         if noise is not None:
@@ -145,20 +148,20 @@ class _Loop(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, direct: Tensor) -> Any:
         inputs, start, alpha, noise, states, *tensors = ctx.saved_tensors
-        given = [inputs, start, alpha, noise, *tensors]
         needs = ctx.needs_input_grad[2:]
-        times, trials, units = states.shape
-        size = max(1, CHUNK // (trials * units))
-        sums: list[Tensor | None] = [None] * len(given)
+        times = len(states)
+        size = max(1, CHUNK // states[0].numel())
+        sums: list[Tensor | None] = [None] * len(needs)
         grad_inputs = torch.empty_like(inputs) if needs[0] else None
         grad_noise = torch.empty_like(states) if needs[3] else None
         carry = torch.zeros_like(start)
         for end in range(times, 0, -size):
             part = slice(max(0, end - size), end)
-            before = torch.cat([start.unsqueeze(0), states])[part]
-            carry, found = _retreat(
-                ctx, given, before, states[part], direct[part], carry, part, needs
-            )
+            earlier = states[max(0, part.start - 1) : part.stop - 1]
+            before = earlier if part.start else torch.cat([start.unsqueeze(0), earlier])
+            drawn = None if noise is None else noise[part]
+            given = [inputs[part], start, alpha, drawn, *tensors]
+            carry, found = _retreat(ctx, given, before, direct[part], carry, part, needs)
             for index, gradient in enumerate(found):
                 if gradient is None:
                     continue
@@ -177,7 +180,6 @@ def _retreat(
     ctx: Any,
     given: list[Tensor | None],
     before: Tensor,
-    after: Tensor,
     direct: Tensor,
     carry: Tensor,
     part: slice,
@@ -190,7 +192,7 @@ def _retreat(
         needed or, for the start, not due.
     """
     step, varies = ctx.step, ctx.varies
-    times, trials, units = before.shape
+    times, trials, units = len(before), before.shape[1], before.shape[-1]
     leaves = [
         None if tensor is None else tensor.detach().requires_grad_(need and index != 1)
         for index, (tensor, need) in enumerate(zip(given, needs, strict=True))
@@ -200,10 +202,10 @@ def _retreat(
     assert alpha is not None
     with torch.enable_grad():
         circuit = with_tensors(ctx.circuit, iter(rest))  # type: ignore[arg-type]
-        external = inputs[part] @ circuit.input_weight.mT
+        external = inputs @ circuit.input_weight.mT
         if noise is not None:
-            external = external + noise[part]
-        shape = (times * trials, units) if varies else (times, trials, units)
+            external = external + noise
+        shape = (times * trials, units) if varies else before.shape
         seen = _at(circuit, part.start, part.stop, trials) if varies else circuit
         state = before.reshape(shape)
         total = seen.propagate(step.rates(seen, state), external.reshape(shape) + seen.current)
@@ -234,8 +236,4 @@ def _retreat(
     gradients = [
         next(found) if leaf is not None and leaf.requires_grad else None for leaf in leaves
     ]
-    for index, due in ((0, needs[0]), (3, needs[3])):
-        gradient = gradients[index]
-        if due and gradient is not None:
-            gradients[index] = gradient[part]
     return carry, gradients

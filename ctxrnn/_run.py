@@ -97,18 +97,25 @@ class Run:
 
     def take_step(self, prepared: Prepared) -> None:
         """Take one step of the optimiser."""
-        config, step, flat = self.config, self.step, self.flat
+        generator = self.begin_step(prepared)
+        self.end_step(add_gradient(self.network, prepared, generator, self.config))
+
+    def begin_step(self, prepared: Prepared) -> torch.Generator:
+        """Clear the gradient; return the source of the noise of this step."""
         check_dt(self.network, prepared.batch)
-        flat.gradient.zero_()
-        generator = make_generator(self.seed, "noise", step)
-        loss = add_gradient(self.network, prepared, generator, config)
+        self.flat.gradient.zero_()
+        return make_generator(self.seed, "noise", self.step)
+
+    def end_step(self, loss: float) -> None:
+        """Clip the gradient and let the optimiser take its step."""
+        config, flat = self.config, self.flat
         norm = float(torch.linalg.vector_norm(flat.gradient))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self._diverge(loss, norm)
             return
         if norm > config.clip:
             flat.gradient.mul_(config.clip / norm)
-        self.optimizer.take_step(config.rate(step))
+        self.optimizer.take_step(config.rate(self.step))
         self.step += 1
         self.losses.append(loss)
         self.norms.append(norm)

@@ -15,8 +15,11 @@ from ctxrnn._checks import check_finite
 from ctxrnn._compiled import Groups
 from ctxrnn._config import TrainConfig
 from ctxrnn._context import Contexts
+from ctxrnn._integrate import integrate
 from ctxrnn._losses import step_weights, task_loss
 from ctxrnn._network import CTRNN
+from ctxrnn._noise import RecurrentNoise
+from ctxrnn._trajectory import Trajectory
 from ctxrnn._trials import TrialBatch
 
 MEMORY = 256 * 2**20
@@ -95,11 +98,20 @@ def add_gradient(
         generator: Source of the recurrent noise.
         config: Its penalties are part of the loss.
     """
+    if prepared.inputs.shape[-1] != network.inputs:
+        raise ValueError(
+            f"inputs must have {network.inputs} channels for this network: "
+            f"got {prepared.inputs.shape[-1]}"
+        )
+    steps, trials, _ = prepared.inputs.shape
+    run = network.prepare_run(
+        prepared.contexts_for(network), trials, steps, generator=generator, checked=True
+    )
     loss = None
     if config.rate_penalty == 0 and network.loop in ("auto", "compiled"):
-        loss = _compiled_gradient(network, prepared, generator)
+        loss = _compiled_gradient(network, prepared, *run)
     if loss is None:
-        total = _loss(network, prepared.batch, generator, config)
+        total = _loss(prepared.batch, integrate(network, prepared.batch.inputs, *run), config)
         total.backward()
         loss = float(total.detach())
     if config.weight_penalty > 0:
@@ -109,10 +121,7 @@ def add_gradient(
     return loss
 
 
-def _loss(
-    network: CTRNN, batch: TrialBatch, generator: torch.Generator, config: TrainConfig
-) -> Tensor:
-    trajectory = network(batch.inputs, batch.context, generator=generator)
+def _loss(batch: TrialBatch, trajectory: Trajectory, config: TrainConfig) -> Tensor:
     loss = task_loss(trajectory.outputs, batch)
     if config.rate_penalty > 0:
         squared = trajectory.rates.square().mean(-1)[batch.valid].mean()
@@ -121,25 +130,22 @@ def _loss(
 
 
 def _compiled_gradient(
-    network: CTRNN, prepared: Prepared, generator: torch.Generator
+    network: CTRNN,
+    prepared: Prepared,
+    contexts: Contexts | None,
+    start: Tensor,
+    noise: RecurrentNoise | None,
 ) -> float | None:
     """As `add_gradient`, with the compiled loop and loss; None if they do not cover the case.
 
     Autograd is left with what leads from the parameters to W(c), E c and the like.
     """
-    steps, trials, _ = prepared.inputs.shape
     classes = not prepared.targets.is_floating_point()
     fits = prepared.lowest >= 0 and prepared.highest < network.outputs
     fits = fits if classes else prepared.targets.shape[-1] == network.outputs
-    if not fits or prepared.inputs.shape[-1] != network.inputs:
+    if not fits or not _compiled.covers(network, contexts):
         return None
-    given = prepared.contexts_for(network)
-    contexts, start, noise = network.prepare_run(
-        given, trials, steps, generator=generator, checked=True
-    )
-    if not _compiled.covers(network, contexts):
-        return None
-    groups = prepared.groups(contexts)
+    steps, groups = len(prepared.inputs), prepared.groups(contexts)
     plan = _compiled.plan(network, contexts, start, noise, steps=steps, keep=False, groups=groups)
     if plan is None or plan.order is not None:
         return None

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ctxrnn import _kernel, _stacked
 from ctxrnn._checks import check_integer, make_generator
 from ctxrnn._config import Callback, TaskSource, TrainConfig, TrainingHistory
 from ctxrnn._ensemble import Ensemble
@@ -72,6 +73,7 @@ def train(
     progress: bool | None = None,
     threads: int | None = None,
     ahead: bool = True,
+    stack: bool | None = None,
 ) -> TrainingHistory: ...
 
 
@@ -88,6 +90,7 @@ def train(
     progress: bool | None = None,
     threads: int | None = None,
     ahead: bool = True,
+    stack: bool | None = None,
 ) -> list[TrainingHistory]: ...
 
 
@@ -103,6 +106,7 @@ def train(
     progress: bool | None = None,
     threads: int | None = None,
     ahead: bool = True,
+    stack: bool | None = None,
 ) -> TrainingHistory | list[TrainingHistory]:
     """Train a network, or the members of an ensemble, in place.
 
@@ -128,6 +132,8 @@ def train(
         threads: Threads that train members side by side; None for as many as the process may use
             (`CTXRNN_THREADS`, or its cores). One network takes one thread.
         ahead: Whether to draw the next step's trials in the background.
+        stack: Whether members are computed as one, padded to the largest N, instead of one after
+            another; None does so on a GPU, and where the compiled loop is missing.
 
     Returns:
         The history, or one for each member. If the loss or its gradient became NaN or infinite,
@@ -151,6 +157,8 @@ def train(
             raise TypeError(f"config must be a TrainConfig: got {type(setting).__name__}")
         check_integer("seed", number)
     files = _files(checkpoint, count, alone)
+    if stack is None:
+        stack = members[0].device.type != "cpu" or not _kernel.available()
     runs: list[Run] = []
     try:
         for member, *rest in zip(members, sources, judges, settings, seeds, strict=True):
@@ -160,10 +168,10 @@ def train(
             if file is not None and file.exists():
                 run.resume(file)
         hidden = None if progress is None else not progress
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(limited())
-            background = stack.enter_context(ThreadPoolExecutor(1)) if ahead else None
-            loop = _Loop(runs, files, thread_count(threads, count), background)
+        with contextlib.ExitStack() as resources:
+            resources.enter_context(limited())
+            background = resources.enter_context(ThreadPoolExecutor(1)) if ahead else None
+            loop = _Loop(runs, files, thread_count(threads, count), background, stack)
             loop.go(hidden)
         for run in runs:
             run.finish()
@@ -219,7 +227,9 @@ class _Loop:
         files: Sequence[Path | None],
         threads: int,
         background: ThreadPoolExecutor | None,
+        stack: bool,
     ) -> None:
+        self.stack = stack
         self.runs, self.files, self.threads = list(runs), list(files), threads
         self.background = background
         self._feeds: dict[Any, Feed] = {}
@@ -260,9 +270,11 @@ class _Loop:
             bar.set_description(many)
             while active := [run for run in self.runs if not run.history.stopped]:
                 prepared = [feeds[id(run)].training(run.step) for run in active]
-                side_by_side = self.threads > 1 and len(active) > 1
-                each = pool.map if side_by_side else map
-                deque(each(Run.take_step, active, prepared), maxlen=0)
+                if self.stack and len(active) > 1:
+                    _stacked.take_step(active, prepared)
+                else:
+                    each = pool.map if self.threads > 1 and len(active) > 1 else map
+                    deque(each(Run.take_step, active, prepared), maxlen=0)
                 self._judge(active, feeds, bar)
                 self._write(active, interrupt.seen)
                 bar.update(sum(run.step for run in self.runs) - bar.n)

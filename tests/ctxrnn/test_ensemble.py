@@ -4,7 +4,17 @@ import signal
 import pytest
 import torch
 
-from ctxrnn import CTRNN, Ensemble, TrainConfig, TrialBatch, train, variant_ids
+from ctxrnn import (
+    CTRNN,
+    Ensemble,
+    TrainConfig,
+    TrialBatch,
+    _stacked,
+    make_generator,
+    train,
+    variant_ids,
+)
+from ctxrnn._step import Prepared, add_gradient
 
 
 class Signs:
@@ -285,3 +295,86 @@ def test_torch_gets_its_threads_back_after_training():
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("kind", ["class", "vector"])
+@pytest.mark.parametrize("form", ["current", "rate"])
+@pytest.mark.parametrize("nonlinearity", ["tanh", "sigmoid"])
+def test_stacked_gradients_are_those_of_each_member(form, nonlinearity, kind):
+    options = {"form": form, "nonlinearity": nonlinearity, "dtype": torch.float64, "noise": 0.2}
+    members = [
+        CTRNN(1, 3 + index % 5, 2, variant, contexts=2, seed=index, learn_x0=True, **options)
+        for index, variant in enumerate(variant_ids())
+    ]
+    members.append(make("e-add", 4, learn_tau=True, **options))
+    members.append(make("s-sym", 9, excitatory=0.5, density=0.8, **options))
+    device, double = torch.device("cpu"), torch.float64
+    batches = []
+    for index, trials in enumerate((6, 7)):
+        batch = Signs().sample(trials, generator=torch.Generator().manual_seed(index))
+        if kind == "vector":
+            batch = dataclasses.replace(batch, targets=torch.randn(trials, 4, 2))
+        if index:
+            batch = batch.select(torch.arange(6))
+            batch = dataclasses.replace(
+                batch,
+                inputs=batch.inputs[:, :3], targets=batch.targets[:, :3], mask=batch.mask[:, :3],
+                lengths=batch.lengths - 1,
+            )  # fmt: skip
+        batches.append(Prepared(batch, device=device, dtype=double))
+    given = [batches[index % 2] for index in range(len(members))]
+    found = []
+    for stacked in (True, False):
+        for member in members:
+            for parameter in member.parameters():
+                parameter.grad = torch.zeros_like(parameter)
+        sources = [make_generator(index) for index in range(len(members))]
+        if stacked:
+            losses = _stacked.add_gradients(members, given, sources)
+        else:
+            losses = []
+            for member, batch, source in zip(members, given, sources, strict=True):
+                member.loop = "plain"
+                losses.append(add_gradient(member, batch, source, CONFIG))
+        gradients = [
+            {name: p.grad.clone() for name, p in member.named_parameters()} for member in members
+        ]
+        found.append((losses, gradients))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-12)
+    for member, one, other in zip(members, found[0][1], found[1][1], strict=True):
+        for name, value in other.items():
+            torch.testing.assert_close(
+                one[name], value, rtol=0, atol=1e-12, msg=f"{member.variant} {name}"
+            )
+
+
+def test_padding_changes_nothing_bit_for_bit_in_its_own_rows():
+    # Whatever stands in the padding of a member, it is neither read nor given a gradient.
+    members = [make("es", 3, seed=1, nonlinearity="sigmoid"), make("es", 12, seed=2)]
+    assert train(Ensemble(members), Signs(), CONFIG, seed=0, stack=True)[0].stopped == "steps"
+    assert [tuple(p.shape) for p in members[0].parameters()] == [
+        tuple(p.shape) for p in make("es", 3).parameters()
+    ]
+
+
+def test_stacked_training_ends_where_training_alone_does():
+    config = dataclasses.replace(CONFIG, steps=10)
+    together = Ensemble([make(**{**member, "dtype": torch.float64}) for member in MEMBERS])
+    found = train(together, Signs(), config, seed=list(range(len(MEMBERS))), stack=True)
+    for index, member in enumerate(MEMBERS):
+        alone = make(**{**member, "dtype": torch.float64})
+        history = train(alone, Signs(), config, seed=index)
+        assert history.rows[-1]["loss"] == pytest.approx(found[index].rows[-1]["loss"], rel=1e-6)
+        for name, value in weights(alone).items():
+            # Adam's first steps turn the sign of a gradient of rounding size into a full step.
+            torch.testing.assert_close(weights(together[index])[name], value, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{"nonlinearity": torch.tanh}, {"nonlinearity": torch.sin}])
+def test_members_that_cannot_be_stacked_are_trained_all_the_same(options):
+    together = Ensemble([make(seed=1), make(seed=2, **options)])
+    train(together, Signs(), CONFIG, seed=0, stack=True)
+    alone = make(seed=2, **options)
+    train(alone, Signs(), CONFIG, seed=0)
+    for name, value in weights(alone).items():
+        torch.testing.assert_close(weights(together[1])[name], value, rtol=0, atol=1e-3)
