@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,12 @@ from ctxrnn import TrialBatch, pad_trials
 
 from ._encoding import input_projection, vector_targets
 from ._raw import RawTrial
+
+
+def free_steps(start: np.ndarray, end: np.ndarray, *, dt: float, grace: float) -> np.ndarray:
+    """Return how many steps of each response have no weight (see `loss_mask`)."""
+    # The tolerance keeps 100 ms / 0.1 ms from becoming 1001 steps.
+    return np.minimum(math.ceil(grace / dt - 1e-9), end - start - 1)
 
 
 def loss_mask(
@@ -35,9 +42,7 @@ def loss_mask(
         Weights, (trial, time) float32; 0 in the padding.
     """
     start, end = response[:, :1], response[:, 1:]
-    # The tolerance keeps 100 ms / 0.1 ms from becoming 1001 steps.
-    wanted = math.ceil(grace / dt - 1e-9)
-    free = np.minimum(wanted, end - start - 1)
+    free = free_steps(start, end, dt=dt, grace=grace)
     step = np.arange(steps)
     mask = np.where(step < start, 1.0, np.where(step < start + free, 0.0, 5.0))
     return (mask * (step < lengths[:, None])).astype(np.float32)
@@ -84,6 +89,41 @@ def assemble(
         periods={name: torch.from_numpy(value) for name, value in periods.items()},
         conditions=_conditions(trials),
     )
+
+
+def merge(parts: Sequence[tuple[np.ndarray, TrialBatch]]) -> TrialBatch:
+    """Join batches of one task set into one.
+
+    Args:
+        parts: Batches, each with the positions of its trials in the whole.
+    """
+    if len(parts) == 1:
+        return parts[0][1]
+    trials = sum(len(batch) for _, batch in parts)
+    steps = max(batch.inputs.shape[1] for _, batch in parts)
+    first = parts[0][1]
+    joined: dict[str, Any] = {}
+    for key in ("inputs", "targets", "mask", "context", "task", "lengths"):
+        like = getattr(first, key)
+        long = key in ("inputs", "targets", "mask")
+        shape = (trials, steps, *like.shape[2:]) if long else (trials, *like.shape[1:])
+        joined[key] = like.new_zeros(shape)
+        for rows, batch in parts:
+            part = getattr(batch, key)
+            where = (torch.from_numpy(rows), slice(part.shape[1])) if long else rows
+            joined[key][where] = part
+    periods = {name: torch.full((trials, 2), -1) for _, b in parts for name in b.periods}
+    columns: dict[str, list[Any]] = {
+        name: [None] * trials for _, batch in parts for name in batch.conditions
+    }
+    for rows, batch in parts:
+        for name, value in batch.periods.items():
+            periods[name][rows] = value
+        for name, values in batch.conditions.items():
+            for row, item in zip(rows, values, strict=True):
+                columns[name][row] = item
+    conditions = {name: _column(values) for name, values in columns.items()}
+    return replace(first, **joined, periods=periods, conditions=conditions)
 
 
 def _periods(trials: Sequence[RawTrial]) -> dict[str, np.ndarray]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ._neurogym import Source
 
 _ENCODINGS = ("ring", "vector")
+_SAMPLERS = ("vectorised", "neurogym")
 
 
 def _resolve_names(names: str | Iterable[str]) -> list[str]:
@@ -69,6 +70,7 @@ def task_set(
     repairs: bool | Iterable[str] | None = None,
     noise: float = 1.0,
     response_grace: float = 100.0,
+    sampler: str = "vectorised",
     **env_options: Any,
 ) -> TaskSet:
     """Make a set of neurogym tasks that one network can learn.
@@ -89,6 +91,10 @@ def task_set(
             1 / sqrt(dt / ms); reach tasks have none.
         response_grace: Start of the response without weight in the loss, in ms; cut where
             needed so that the last step has weight.
+        sampler: "vectorised" draws the trials of yang19 tasks all at once, with neurogym's
+            distribution; tasks outside yang19, and options that it does not know, are still drawn
+            by neurogym, one by one (`TaskSet.vectorised` lists the others).
+            "neurogym" draws every trial so: the reference, and over ten times slower.
         **env_options: Passed to each environment. `timing` maps periods to durations in ms; it
             applies to the tasks that have the period.
 
@@ -102,6 +108,8 @@ def task_set(
     _check_settings(dt, ring, encoding, noise, response_grace)
     if env_options.get("timing") is not None:
         check_timing(env_options["timing"])
+    if sampler not in _SAMPLERS:
+        raise unknown_name("sampler", sampler, _SAMPLERS)
     chosen = resolve_repairs(repairs)
     resolved = _resolve_names(names)
     foreign = [name for name in resolved if short_name(name) not in FAMILY]
@@ -131,5 +139,6 @@ def task_set(
         repairs=chosen,
         noise=float(noise),
         response_grace=float(response_grace),
+        sampler=sampler,
         options=env_options,
     )

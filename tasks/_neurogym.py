@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -247,6 +247,18 @@ class Source:
                 conditions["match"] = conditions.pop("ground_truth") == "match"
             drawn.append(copy_out(part.unwrapped, conditions))
         return drawn
+
+    def durations(self, periods: Sequence[str], trials: int, seed: int) -> np.ndarray:
+        """Draw durations of some periods in ms, in their order trial by trial, (trial, period).
+
+        Cut to whole steps; for durations that a function draws.
+        """
+        self.core.rng = seeded(self._rng, seed, "durations")
+        reseed_timing(self.core, seed)
+        return np.array(
+            [[self.core.sample_time(period) for period in periods] for _ in range(trials)],
+            dtype=float,
+        )
 
     def _draw_foreign(self, trials: int, seed: int) -> list[RawTrial]:
         pristine = self._parts[0]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -20,8 +21,10 @@ from ctxrnn._checks import (
 )
 
 from . import _criterion, _levels
-from ._assemble import assemble
+from ._assemble import assemble, merge
 from ._catalogue import FAMILY, short_name
+from ._recipe import read_recipe
+from ._vectorised import VectorisedSource, to_batch
 
 if TYPE_CHECKING:
     from ._bank import TrialBank
@@ -42,6 +45,8 @@ class TaskSet:
         repairs: Names of the repairs in force (see `REPAIRS`).
         noise: Factor on neurogym's own noise.
         response_grace: Start of the response without weight in the loss, in ms.
+        sampler: "vectorised" or "neurogym" (see `task_set`).
+        vectorised: Names of the tasks whose trials are drawn all at once.
         options: Further options of the environments.
         kind: "class" (targets are classes), "vector" (fixation, sine, cosine) or "regression".
         inputs: Channels of the stimulus.
@@ -58,6 +63,7 @@ class TaskSet:
         repairs: tuple[str, ...],
         noise: float,
         response_grace: float,
+        sampler: str,
         options: Mapping[str, Any],
     ) -> None:
         self._sources = tuple(sources)
@@ -68,6 +74,7 @@ class TaskSet:
         self.repairs = repairs
         self.noise = noise
         self.response_grace = response_grace
+        self.sampler = sampler
         self.options = dict(options)
         vector = encoding == "vector"
         self.kind = "vector" if vector else sources[0].kind
@@ -75,6 +82,18 @@ class TaskSet:
         self.outputs = 3 if vector else sources[0].outputs
         spans = [torch.from_numpy(source.span) for source in sources if source.span is not None]
         self._spans = torch.stack(spans) if spans else None
+        recipes = {s: read_recipe(s) for s in self._sources} if sampler == "vectorised" else {}
+        fast = {source: recipe for source, recipe in recipes.items() if recipe is not None}
+        self.vectorised = tuple(source.name for source in fast)
+        # Position of each task among the vectorised ones; -1 where it is not.
+        self._fast_index = np.array(
+            [self.vectorised.index(name) if name in self.vectorised else -1 for name in self.names]
+        )
+        self._fast = (
+            VectorisedSource(tuple(fast), tuple(fast.values()), dt=dt, vector=vector)
+            if fast
+            else None
+        )
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(self.names)}; dt={self.dt:g} ms, {self.kind})"
@@ -106,6 +125,16 @@ class TaskSet:
         Raises:
             ValueError: If `trials` is below one, or a task is unknown.
         """
+        return self._draw(*self._request(trials, generator, tasks, balanced))
+
+    def _request(
+        self,
+        trials: int,
+        generator: torch.Generator | int,
+        tasks: str | Sequence[str] | None,
+        balanced: bool,
+    ) -> tuple[Tensor, int]:
+        """Return the task of every trial, (trial,) int64, and the seed of the trials."""
         check_count("trials", trials)
         if not isinstance(generator, torch.Generator):
             if isinstance(generator, bool) or not hasattr(generator, "__index__"):
@@ -113,7 +142,7 @@ class TaskSet:
             generator = int(generator)
         source = make_generator(generator, "trials")
         task = self._assign(int(trials), source, tasks, balanced)
-        return self._draw(task, int(torch.randint(2**62, (), generator=source)))
+        return task, int(torch.randint(2**62, (), generator=source))
 
     def _assign(
         self,
@@ -123,31 +152,55 @@ class TaskSet:
         balanced: bool,
     ) -> Tensor:
         """Choose the task of every trial, (trial,) int64."""
-        names = [tasks] if isinstance(tasks, str) else list(self.names if tasks is None else tasks)
+        # In NumPy, as torch would start threads for a few numbers.
+        if tasks is None:
+            pool = np.array(range(len(self.names)))
+        else:
+            chosen = self._positions(tasks)
+            if len(chosen) == trials:
+                return torch.tensor(chosen)
+            if not chosen or len(set(chosen)) < len(chosen):
+                raise ValueError(
+                    f"tasks must be different names, or one name for each of the {trials} trials: "
+                    f"got {[self.names[index] for index in chosen]}"
+                )
+            pool = np.array(sorted(chosen))
+        if balanced:
+            whole, rest = divmod(trials, len(pool))
+            counts = np.full(len(pool), whole)
+            counts[torch.randperm(len(pool), generator=generator)[:rest].numpy()] += 1
+            return torch.from_numpy(np.repeat(pool, counts))
+        picked = torch.randint(len(pool), (trials,), generator=generator)
+        return torch.from_numpy(np.sort(pool[picked.numpy()]))
+
+    def _positions(self, tasks: str | Sequence[str]) -> list[int]:
         position = {name: index for index, name in enumerate(self.names)}
-        chosen = []
+        names = [tasks] if isinstance(tasks, str) else list(tasks)
         for name in names:
             if short_name(name) not in position:
                 raise unknown_name("task of this set", name, self.names)
-            chosen.append(position[short_name(name)])
-        if tasks is not None and len(chosen) == trials:
-            return torch.tensor(chosen)
-        if not chosen or len(set(chosen)) < len(chosen):
-            raise ValueError(
-                f"tasks must be different names, or one name for each of the {trials} trials: "
-                f"got {names}"
-            )
-        pool = torch.tensor(chosen).sort().values
-        if balanced:
-            whole, rest = divmod(trials, len(pool))
-            extra = pool[torch.randperm(len(pool), generator=generator)[:rest]]
-            picked = torch.cat([pool.repeat(whole), extra])
-        else:
-            picked = pool[torch.randint(len(pool), (trials,), generator=generator)]
-        return picked.sort().values
+        return [position[short_name(name)] for name in names]
 
     def _draw(self, task: Tensor, seed: int) -> TrialBatch:
         """Draw one trial for every entry of `task`."""
+        if len(self.vectorised) == len(self.names):
+            return self._draw_at_once(task, seed)
+        fast = self._fast_index[task.numpy()]
+        ways = ((np.flatnonzero(fast >= 0), self._draw_at_once),
+                (np.flatnonzero(fast < 0), self._draw_one_by_one))  # fmt: skip
+        return merge([(rows, way(task[rows], seed)) for rows, way in ways if len(rows)])
+
+    def _draw_at_once(self, task: Tensor, seed: int) -> TrialBatch:
+        assert self._fast is not None
+        index = self._fast_index[task.numpy()]
+        if (index[1:] < index[:-1]).any():
+            order = task.argsort(stable=True)
+            return self._draw_at_once(task[order], seed).select(order.argsort())
+        drawn = self._fast.draw(index, seed)
+        arrays = self._fast.render(drawn, seed, self.response_grace)
+        return to_batch(arrays, task, self.names, self.dt)
+
+    def _draw_one_by_one(self, task: Tensor, seed: int) -> TrialBatch:
         trials: list[RawTrial | None] = [None] * len(task)
         for index in task.unique().tolist():
             rows = (task == index).nonzero().squeeze(-1).tolist()
@@ -238,7 +291,8 @@ class TaskSet:
         """
         rows = []
         for source in self._sources:
-            lengths = [len(t.inputs) * self.dt for t in source.draw(_DESCRIBED, 0)]
+            task = torch.full((_DESCRIBED,), self.names.index(source.name))
+            lengths = (TaskSet._draw(self, task, 0).lengths * self.dt).tolist()
             rows.append(
                 {
                     "name": source.name,
@@ -264,6 +318,7 @@ class TaskSet:
             "repairs": list(self.repairs),
             "noise": self.noise,
             "response_grace": self.response_grace,
+            "sampler": self.sampler,
             **self.options,
         }
 

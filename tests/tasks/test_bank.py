@@ -71,15 +71,17 @@ def test_conditions_are_as_frequent_as_fresh_ones(tasks):
             assert abs(again - p) < 6 * math.sqrt(2 * p * (1 - p) / 1500)
 
 
-def test_trials_are_picked_evenly(bank):
+@pytest.mark.parametrize(("name", "kinds_of_trials"), [("go", 8), ("dm1", 200)])
+def test_trials_are_picked_evenly(bank, name, kinds_of_trials):
     # Every trial of the pool is picked 20,000 / 200 = 100 times on average; Poisson, 6 sigma.
     rng = torch.Generator().manual_seed(0)
-    picked = bank.sample(20000, generator=rng, tasks="go")
+    picked = bank.sample(20000, generator=rng, tasks=name)
     key = picked.inputs.double().sum((1, 2)) * 1000 + picked.targets.sum(1)
-    pool = bank.pool.select(bank.pool.task == 0)
+    pool = bank.pool.select(bank.pool.task == bank.names.index(name))
     pool_key = pool.inputs.double().sum((1, 2)) * 1000 + pool.targets.sum(1)
     kinds, copies = np.unique(pool_key.numpy().round(3), return_counts=True)
     found, counts = np.unique(key.numpy().round(3), return_counts=True)
+    assert len(kinds) == kinds_of_trials
     assert np.array_equal(kinds, found)
     assert (np.abs(counts - 100 * copies) < 6 * np.sqrt(100 * copies)).all()
 
@@ -92,3 +94,31 @@ def test_pickle_and_copy(bank):
 def test_the_pool_must_hold_a_trial(tasks):
     with pytest.raises(ValueError, match="trials_per_task must be at least 1: got 0"):
         tasks.bank(0, generator=0)
+
+
+def test_the_pool_is_stored_without_padding(bank):
+    stored = bank._stored
+    assert len(stored.inputs) == len(stored.targets) == 1 + int(bank.pool.lengths.sum())
+    fresh = task_set(["go", "dm1", "dms"], dt=50.0, ring=8).sample(600, generator=0)
+    for key in ("inputs", "targets", "mask", "context", "task", "lengths"):
+        assert torch.equal(getattr(bank.pool, key), getattr(fresh, key))
+        assert getattr(bank.pool, key).dtype == getattr(fresh, key).dtype
+    assert bank.pool.periods.keys() == fresh.periods.keys()
+    for name, steps in fresh.periods.items():
+        assert torch.equal(bank.pool.periods[name], steps)
+    assert bank.pool.conditions.keys() == fresh.conditions.keys()
+    for name, values in fresh.conditions.items():
+        np.testing.assert_array_equal(bank.pool.conditions[name], values)
+    batch = bank.sample(20, generator=4)
+    for values in (batch.inputs, batch.targets, batch.mask):
+        assert (values[~batch.valid] == 0).all()
+
+
+@pytest.mark.parametrize("name", ["ReachingDelayResponse", "PostDecisionWager"])
+def test_other_tasks_have_banks_too(name):
+    tasks = task_set(name)
+    pool, fresh = tasks.bank(15, generator=2).pool, tasks.sample(15, generator=2)
+    for key in ("inputs", "targets", "mask"):
+        assert torch.equal(getattr(pool, key), getattr(fresh, key))
+    for period, steps in fresh.periods.items():
+        assert torch.equal(pool.periods[period], steps)
