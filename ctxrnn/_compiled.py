@@ -86,12 +86,14 @@ def plan(
     if groups is None and not isinstance(recurrent, Dense):
         return None
     weights, first, order = recurrent.dense(), torch.tensor([0, trials]), None
+    group = torch.zeros(1, dtype=torch.int64)
     spread = {"drive": circuit.current} if circuit.current.ndim == 1 else {}
     if weights.ndim == 2:
         spread["weights"] = weights
         weights = weights.unsqueeze(0)
     elif groups is not None:
         first, order = groups.first, groups.order
+        group = torch.arange(len(first) - 1)
     rows = None if groups is None else groups.row
     tensors: _kernel.Tensors = {
         "input_weight": circuit.input_weight,
@@ -112,6 +114,8 @@ def plan(
         network.nonlinearity_name or "",
         network.readout,
         first,
+        group,
+        None,
         _per_unit(network.alpha, units, start),
         _noise(noise, units, start, order),
         keep,

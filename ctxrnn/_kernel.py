@@ -25,12 +25,13 @@ logger = logging.getLogger("ctxrnn")
 _FORMS = ("current", "rate")
 _PHI = ("tanh", "relu", "sigmoid", "softplus")
 _COUNTS = (
-    "steps", "trials", "units", "inputs", "outputs", "groups", "form", "phi", "potentials_out",
-    "first_step",
+    "steps", "trials", "units", "inputs", "outputs", "groups", "parts", "form", "phi",
+    "potentials_out", "first_step",
 )  # fmt: skip
 _ARRAYS = (
-    "u", "input_weight", "drive", "weights", "first", "gain", "threshold", "start", "alpha", "key",
-    "noise", "place", "extra", "output_weight", "output_bias", "rates", "kept", "out", "end",
+    "u", "input_weight", "drive", "weights", "first", "group", "until", "gain", "threshold",
+    "start", "alpha", "key", "noise", "place", "extra", "output_weight", "output_bias",
+    "rates", "kept", "out", "end",
     "grad_out", "grad_rates", "grad_states", "grad_end",
     "d_input_weight", "d_drive", "d_weights", "d_gain", "d_threshold", "d_start",
     "d_output_weight", "d_output_bias", "d_current",
@@ -114,7 +115,10 @@ class Setting:
         form: "current" or "rate".
         nonlinearity: Name of phi.
         readout: "rates" or "potentials".
-        first: First trial of each group of trials that share weights, and the number of trials.
+        first: First trial of each part, and the number of trials, (part + 1,). The trials of a
+            part share weights and are run for equally long.
+        group: Whose weights each part has, (part,).
+        until: How many steps each part is run, (part,); None for all.
         alpha: dt / tau, (unit,).
         noise: Noise, or None.
         keep: Whether the potentials are wanted.
@@ -124,6 +128,8 @@ class Setting:
     nonlinearity: str
     readout: str
     first: Tensor
+    group: Tensor
+    until: Tensor | None
     alpha: Tensor
     noise: Noise | None
     keep: bool = True
@@ -211,7 +217,7 @@ def forward(setting: Setting, tensors: Tensors, memory: Memory) -> None:
     """Run through time; all tensors contiguous."""
     noise = setting.noise
     arrays = {
-        **tensors, "first": setting.first, "alpha": setting.alpha, "rates": memory.rates,
+        **tensors, **_parts(setting, tensors), "alpha": setting.alpha, "rates": memory.rates,
         "kept": memory.kept, "out": memory.outputs, "end": memory.end,
     }  # fmt: skip
     counts = _counts(setting, tensors)
@@ -245,7 +251,7 @@ def backward(
         current: Whether the gradient of the current at each step is wanted.
     """
     arrays = {
-        **tensors, "first": setting.first, "alpha": setting.alpha, "rates": memory.rates,
+        **tensors, **_parts(setting, tensors), "alpha": setting.alpha, "rates": memory.rates,
         "kept": memory.kept, "grad_out": grad_out, "grad_rates": grad_rates,
         "grad_states": grad_states, "grad_end": grad_end,
     }  # fmt: skip
@@ -265,6 +271,14 @@ def backward(
         found["extra"] = arrays["d_current"]
         found["u"] = arrays["d_current"] @ tensors["input_weight"]  # type: ignore[operator]
     return found
+
+
+def _parts(setting: Setting, tensors: Tensors) -> Tensors:
+    """Return the arrays that tell which trials are run when, with whose weights."""
+    until, u = setting.until, tensors["u"]
+    if until is None:
+        until = torch.full_like(setting.group, len(u) if u is not None else 0)
+    return {"first": setting.first, "group": setting.group, "until": until}
 
 
 def loss(outputs: Tensor, targets: Tensor, weight: Tensor, grad: Tensor) -> float:
@@ -312,7 +326,7 @@ def _counts(setting: Setting, tensors: Tensors) -> dict[str, int]:
     steps, trials, inputs = u.shape
     return {
         "steps": steps, "trials": trials, "units": weights.shape[-1], "inputs": inputs,
-        "outputs": len(output_weight), "groups": len(weights),
+        "outputs": len(output_weight), "groups": len(weights), "parts": len(setting.group),
         "form": _FORMS.index(setting.form), "phi": _PHI.index(setting.nonlinearity),
         "potentials_out": int(setting.readout == "potentials" and setting.form == "current"),
     }  # fmt: skip

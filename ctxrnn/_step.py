@@ -7,6 +7,7 @@ import math
 import threading
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -44,10 +45,35 @@ class Prepared:
         self.weights = step_weights(self.batch).transpose(0, 1).contiguous()
         classes = not self.targets.is_floating_point()
         self._checked: dict[tuple[Any, ...], Contexts | None] = {}
+        self._parts: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor, Tensor]] = {}
         self._groups: dict[tuple[int, int], tuple[Contexts, Groups | None]] = {}
         self.lowest, self.highest = (0, 0)
         if classes:
             self.lowest, self.highest = (int(end) for end in self.targets.aminmax())
+
+    def parted(self, setting: _kernel.Setting) -> _kernel.Setting:
+        """Split the parts of a run by task, and run each only as long as its loss has weight.
+
+        Tasks last for different times: half of a batch may be padding.
+        """
+        key = (len(setting.group), id(setting.first) if len(setting.group) > 1 else 0)
+        if key not in self._parts:
+            first, group, until = self._split(setting)
+            self._parts[key] = (setting.first, first, group, until)
+        _, first, group, until = self._parts[key]
+        return dataclasses.replace(setting, first=first, group=group, until=until)
+
+    def _split(self, setting: _kernel.Setting) -> tuple[Tensor, Tensor, Tensor]:
+        trials = len(self.batch)
+        group = torch.repeat_interleave(setting.group, setting.first.diff(), output_size=trials)
+        task = self.batch.task
+        starts = torch.ones(trials, dtype=torch.bool)
+        starts[1:] = (group[1:] != group[:-1]) | (task[1:] != task[:-1])
+        begin = starts.nonzero().squeeze(-1)
+        steps = torch.arange(1, len(self.weights) + 1).unsqueeze(-1)
+        last = ((self.weights != 0) * steps).amax(0)
+        until = torch.from_numpy(np.maximum.reduceat(last.numpy(), begin.numpy()))
+        return torch.cat([begin, begin.new_full((1,), trials)]), group[begin], until
 
     def contexts_for(self, network: CTRNN) -> Contexts | None:
         """Return the context as the network's pathways see it, checked and filtered once."""
@@ -153,7 +179,7 @@ def _compiled_gradient(
     laid_out = _kernel.contiguous(plan.tensors[name] for name in names)
     tensors: _kernel.Tensors = dict(zip(names, laid_out, strict=True))
     tensors["u"] = prepared.inputs
-    loss, found = _loss_and_gradients(plan.setting, tensors, prepared)
+    loss, found = _loss_and_gradients(prepared.parted(plan.setting), tensors, prepared)
     roots, gradients = [], []
     for name in names:
         root, gradient = plan.tensors[name], found.get(name)
@@ -220,6 +246,8 @@ def _segment(
     if setting.noise is not None:
         noise = setting.noise._replace(first=setting.noise.first + rows.start)
         setting = dataclasses.replace(setting, noise=noise)
+    if setting.until is not None and rows.start:
+        setting = dataclasses.replace(setting, until=(setting.until - rows.start).clamp_min(0))
     return setting, part
 
 

@@ -13,6 +13,11 @@
 #include "noise.h"
 
 enum { CURRENT_FORM = 0, RATE_FORM = 1 };
+/* Trials from `from` to `to` that are run at a step, with the weights of one group. */
+typedef struct {
+  ptrdiff_t from, to, group;
+} range;
+
 enum { TANH = 0, RELU = 1, SIGMOID = 2, SOFTPLUS = 3 };
 
 #define REAL float

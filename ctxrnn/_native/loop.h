@@ -6,12 +6,15 @@
 #include "functions.h"
 
 typedef struct {
-  int64_t steps, trials, units, inputs, outputs, groups, form, phi, potentials_out, first_step;
+  int64_t steps, trials, units, inputs, outputs, groups, parts, form, phi, potentials_out, first_step;
   const REAL *u;             /* (step, trial, input) */
   const REAL *input_weight;  /* (unit, input) */
   const REAL *drive;         /* (trial, unit) */
   const REAL *weights;       /* (group, unit, unit), [post, pre] */
-  const int64_t *first;      /* (group + 1,): first trial of each group */
+  /* Trials lie in parts that share their weights and that no one looks at after some step. */
+  const int64_t *first;      /* (part + 1,): first trial of each part */
+  const int64_t *group;      /* (part,): whose weights it has */
+  const int64_t *until;      /* (part,): how many steps it runs */
   const REAL *gain;          /* (trial, unit) or null */
   const REAL *threshold;     /* (trial, unit) or null */
   const REAL *start;         /* (trial, unit) */
@@ -90,6 +93,20 @@ typedef struct {
   REAL *alpha, *gain, *threshold, *start;
 } NAME(common);
 
+/* Neighbours with the same weights come as one; `any` takes those with different weights too. */
+static ptrdiff_t NAME(running)(const NAME(loop) * n, int64_t step, int any, range *found) {
+  ptrdiff_t count = 0;
+  for (ptrdiff_t p = 0; p < n->parts; p++) {
+    if (n->until[p] <= step) continue;
+    range *last = found + count - 1;
+    if (count && last->to == n->first[p] && (any || last->group == n->group[p]))
+      last->to = n->first[p + 1];
+    else
+      found[count++] = (range){n->first[p], n->first[p + 1], n->group[p]};
+  }
+  return count;
+}
+
 static void NAME(prepare)(const NAME(loop) * n, NAME(common) * c, NAME(arena) * arena) {
   NAME(pack)(n->alpha, 0, 1, n->units, c->alpha = NAME(take)(arena, c->ld), c->ld);
   c->start = NAME(take)(arena, c->plane);
@@ -108,6 +125,12 @@ static inline NAME(vec) NAME(excite)(const NAME(common) * c, NAME(vec) x, ptrdif
   return c->gain ? x * LOAD(c->gain + at) : x;
 }
 
+static void NAME(add_rows)(const REAL *from, ptrdiff_t rows, ptrdiff_t cols, REAL *to,
+                           ptrdiff_t ld) {
+  for (ptrdiff_t i = 0; i < rows; i++)
+    for (ptrdiff_t j = 0; j < cols; j++) to[i * ld + j] += from[i * cols + j];
+}
+
 static void NAME(initial_rates)(const NAME(loop) * n, const NAME(common) * c, REAL *rates) {
   for (ptrdiff_t at = 0; at < c->plane; at += LANES) {
     NAME(vec) x = LOAD(c->start + at);
@@ -116,17 +139,19 @@ static void NAME(initial_rates)(const NAME(loop) * n, const NAME(common) * c, RE
 }
 
 static void NAME(add_noise)(const NAME(loop) * n, const NAME(common) * c, const REAL *sd,
-                            float *drawn, int64_t step, REAL *total) {
+                            float *drawn, int64_t step, range rows, REAL *total) {
   ptrdiff_t padded = NAME(pad)(n->units);
-  normals(n->key, n->first_step + step, n->trials * padded, drawn);
-  for (ptrdiff_t b = 0; b < n->trials; b++) {
+  /* Trials in another order draw from all places. */
+  int64_t start = n->place ? 0 : rows.from, stop = n->place ? n->trials : rows.to;
+  normals_between(n->key, n->first_step + step, start * padded, stop * padded, drawn);
+  for (ptrdiff_t b = rows.from; b < rows.to; b++) {
     const float *row = drawn + (n->place ? n->place[b] : b) * padded;
     for (ptrdiff_t j = 0; j < padded; j++) total[b * c->ld + j] += sd[j] * (REAL)row[j];
   }
 }
 
 #define ADVANCE(PHI)                                                              \
-  for (ptrdiff_t b = 0; b < n->trials; b++)                                       \
+  for (ptrdiff_t b = rows.from; b < rows.to; b++)                                 \
     for (ptrdiff_t j = 0; j < c->ld; j += LANES) {                                \
       ptrdiff_t at = b * c->ld + j;                                               \
       NAME(vec) alpha = LOAD(c->alpha + j), z = LOAD(state + at), r;              \
@@ -145,8 +170,8 @@ static void NAME(add_noise)(const NAME(loop) * n, const NAME(common) * c, const 
       STORE(rates + at, r);                                                       \
     }
 
-static void NAME(advance)(const NAME(loop) * n, const NAME(common) * c, const REAL *total,
-                          REAL *state, REAL *kept, REAL *rates) {
+static void NAME(advance)(const NAME(loop) * n, const NAME(common) * c, range rows,
+                          const REAL *total, REAL *state, REAL *kept, REAL *rates) {
   switch (n->phi) {
     case TANH: ADVANCE(TANH) break;
     case RELU: ADVANCE(RELU) break;
@@ -164,7 +189,11 @@ int NAME(forward)(const NAME(loop) * n) {
   ptrdiff_t need = n->groups * N * ld + I * ld + N * c.out_ld + 8 * c.plane + 2 * ld +
                    B * c.out_ld + B * padded + 16 * 32;
   NAME(arena) arena = {aligned_alloc(64, (size_t)((need + 15) / 16 * 16) * sizeof(REAL)), 0};
-  if (!arena.base) return 1;
+  range *ranges = malloc((size_t)n->parts * sizeof(range));
+  if (!arena.base || !ranges) {
+    free(arena.base), free(ranges);
+    return 1;
+  }
   arena.at = arena.base;
   NAME(prepare)(n, &c, &arena);
   REAL *weights = NAME(take)(&arena, n->groups * N * ld);
@@ -185,31 +214,38 @@ int NAME(forward)(const NAME(loop) * n) {
 
   for (int64_t step = 0; step < n->steps; step++) {
     REAL *rates = n->rates + step * c.plane, *kept = n->kept ? n->kept + step * c.plane : 0;
-    memcpy(total, drive, (size_t)c.plane * sizeof(REAL));
-    if (n->extra)
-      for (ptrdiff_t b = 0; b < B; b++)
-        for (ptrdiff_t j = 0; j < N; j++) total[b * ld + j] += n->extra[(step * B + b) * N + j];
-    if (n->key) NAME(add_noise)(n, &c, sd, drawn, step, total);
-    NAME(product) in = {n->u + step * B * I, I, 1, 0, input_weight, ld, 0, total, ld, I, 1, 1};
-    NAME(multiply)(&in, B, padded);
-    for (ptrdiff_t g = 0; g < n->groups; g++) {
-      ptrdiff_t from = n->first[g] * ld;
-      NAME(product) recurrent = {before + from, ld, 1, 0, weights + g * N * ld, ld, 0,
-                                 total + from, ld, N, 1, 1};
-      NAME(multiply)(&recurrent, n->first[g + 1] - n->first[g], padded);
+    ptrdiff_t count = NAME(running)(n, step, 0, ranges);
+    for (ptrdiff_t g = 0; g < count; g++) {
+      range rows = ranges[g];
+      ptrdiff_t at = rows.from * ld, trials = rows.to - rows.from;
+      memcpy(total + at, drive + at, (size_t)(trials * ld) * sizeof(REAL));
+      if (n->extra)
+        NAME(add_rows)(n->extra + (step * B + rows.from) * N, trials, N, total + at, ld);
+      if (n->key) NAME(add_noise)(n, &c, sd, drawn, step, rows, total);
+      NAME(product) in = {n->u + (step * B + rows.from) * I, I, 1, 0, input_weight, ld, 0,
+                          total + at, ld, I, 1, 1};
+      NAME(multiply)(&in, trials, padded);
+      NAME(product) recurrent = {before + at, ld, 1, 0, weights + rows.group * N * ld, ld, 0,
+                                 total + at, ld, N, 1, 1};
+      NAME(multiply)(&recurrent, trials, padded);
+      NAME(advance)(n, &c, rows, total, state, kept, rates);
     }
-    NAME(advance)(n, &c, total, state, kept, rates);
     before = rates;
     if (!n->output_weight) continue;
-    NAME(product) read = {n->potentials_out ? state : rates, ld, 1, 0, output_weight, c.out_ld, 0,
-                          out, c.out_ld, N, 1, 0};
-    NAME(multiply)(&read, B, c.out_ld);
+    memset(out, 0, (size_t)(B * c.out_ld) * sizeof(REAL));
+    count = NAME(running)(n, step, 1, ranges);
+    for (ptrdiff_t g = 0; g < count; g++) {
+      ptrdiff_t at = ranges[g].from;
+      NAME(product) read = {(n->potentials_out ? state : rates) + at * ld, ld, 1, 0, output_weight,
+                            c.out_ld, 0, out + at * c.out_ld, c.out_ld, N, 1, 0};
+      NAME(multiply)(&read, ranges[g].to - at, c.out_ld);
+    }
     for (ptrdiff_t b = 0; b < B; b++)
       for (ptrdiff_t o = 0; o < O; o++)
         n->out[(step * B + b) * O + o] = out[b * c.out_ld + o] + n->output_bias[o];
   }
   if (n->end) NAME(unpack)(state, ld, B, N, n->end);
-  free(arena.base);
+  free(arena.base), free(ranges);
   return 0;
 }
 
@@ -217,15 +253,16 @@ typedef struct {
   REAL *weights, *input_weight, *output_weight, *drive, *gain, *threshold, *initial;
 } NAME(sums);
 
-/* Weight gradients of the steps [from, from + count), whose currents' gradients are in `delta`. */
+/* Weight gradients of the steps [from, from + count), whose currents' gradients are in `delta`.
+ * The same trials are run at all of them. */
 static void NAME(gather)(const NAME(loop) * n, const NAME(common) * c, const NAME(sums) * s,
-                         const REAL *delta, int64_t from, int64_t count) {
+                         const REAL *delta, int64_t from, int64_t count, range *ranges) {
   const ptrdiff_t N = n->units, I = n->inputs, O = n->outputs, B = n->trials, ld = c->ld;
-  const ptrdiff_t padded = NAME(pad)(N);
-  for (ptrdiff_t g = 0; g < n->groups; g++) {
-    ptrdiff_t trial = n->first[g], trials = n->first[g + 1] - trial, at = trial * ld;
-    REAL *sum = s->weights + g * N * ld;
-    int64_t later = from == 0;
+  const ptrdiff_t padded = NAME(pad)(N), later = from == 0;
+  ptrdiff_t many = NAME(running)(n, from, 0, ranges);
+  for (ptrdiff_t g = 0; g < many; g++) {
+    ptrdiff_t trials = ranges[g].to - ranges[g].from, at = ranges[g].from * ld;
+    REAL *sum = s->weights + ranges[g].group * N * ld;
     if (later) {
       NAME(product) t = {delta + at, 1, ld, 0, s->initial + at, ld, 0, sum, ld, trials, 1, 1};
       NAME(multiply)(&t, N, padded);
@@ -236,18 +273,23 @@ static void NAME(gather)(const NAME(loop) * n, const NAME(common) * c, const NAM
                        sum, ld, trials, count - later, 1};
     NAME(multiply)(&t, N, padded);
   }
-  NAME(product) in = {n->u + from * B * I, 1, I, B * I, delta, ld, c->plane,
-                      s->input_weight, ld, B, count, 1};
-  NAME(multiply)(&in, I, padded);
-  if (!n->grad_out) return;
-  const REAL *seen = (n->potentials_out && n->form == CURRENT_FORM ? n->kept : n->rates);
-  NAME(product) read = {n->grad_out + from * B * O, 1, O, B * O, seen + from * c->plane, ld,
-                        c->plane, s->output_weight, ld, B, count, 1};
-  NAME(multiply)(&read, O, padded);
+  many = NAME(running)(n, from, 1, ranges);
+  for (ptrdiff_t g = 0; g < many; g++) {
+    ptrdiff_t row = ranges[g].from, trials = ranges[g].to - row, at = row * ld;
+    NAME(product) in = {n->u + (from * B + row) * I, 1, I, B * I, delta + at, ld, c->plane,
+                        s->input_weight, ld, trials, count, 1};
+    NAME(multiply)(&in, I, padded);
+    if (!n->grad_out) continue;
+    const REAL *seen = (n->potentials_out && n->form == CURRENT_FORM ? n->kept : n->rates);
+    NAME(product) read = {n->grad_out + (from * B + row) * O, 1, O, B * O,
+                          seen + from * c->plane + at, ld, c->plane,
+                          s->output_weight, ld, trials, count, 1};
+    NAME(multiply)(&read, O, padded);
+  }
 }
 
 #define RETREAT(PHI)                                                                        \
-  for (ptrdiff_t b = 0; b < n->trials; b++)                                                 \
+  for (ptrdiff_t b = rows.from; b < rows.to; b++)                                           \
     for (ptrdiff_t j = 0; j < c->ld; j += LANES) {                                          \
       ptrdiff_t at = b * c->ld + j;                                                         \
       NAME(vec) alpha = LOAD(c->alpha + j), g = LOAD(back + at), held = LOAD(carry + at);   \
@@ -280,7 +322,7 @@ static void NAME(gather)(const NAME(loop) * n, const NAME(common) * c, const NAM
     }
 
 static void NAME(retreat)(const NAME(loop) * n, const NAME(common) * c, const NAME(sums) * s,
-                          const REAL *back, const REAL *rates, const REAL *kept, REAL *carry,
+                          range rows, const REAL *back, const REAL *rates, const REAL *kept, REAL *carry,
                           REAL *delta) {
   switch (n->phi) {
     case TANH: RETREAT(TANH) break;
@@ -288,12 +330,6 @@ static void NAME(retreat)(const NAME(loop) * n, const NAME(common) * c, const NA
     case SIGMOID: RETREAT(SIGMOID) break;
     default: RETREAT(SOFTPLUS)
   }
-}
-
-static void NAME(add_rows)(const REAL *from, ptrdiff_t rows, ptrdiff_t cols, REAL *to,
-                           ptrdiff_t ld) {
-  for (ptrdiff_t i = 0; i < rows; i++)
-    for (ptrdiff_t j = 0; j < cols; j++) to[i * ld + j] += from[i * cols + j];
 }
 
 /* The gradient of the initial state, and what its rates give to gain and threshold. */
@@ -315,19 +351,52 @@ static void NAME(finish_start)(const NAME(loop) * n, const NAME(common) * c, con
   }
 }
 
+static void NAME(step_back)(const NAME(loop) * n, const NAME(common) * c, const NAME(sums) * s,
+                            const REAL *weights, const REAL *output_weight, int64_t step,
+                            range *ranges, REAL *back, REAL *carry, REAL *delta) {
+  const ptrdiff_t N = n->units, O = n->outputs, B = n->trials, ld = c->ld;
+  const ptrdiff_t padded = NAME(pad)(N), count = NAME(running)(n, step, 0, ranges);
+  /* In the rate form the state is the rate. */
+  REAL *states = n->form == CURRENT_FORM ? carry : back;
+  for (ptrdiff_t g = 0; g < count; g++) {
+    range rows = ranges[g];
+    ptrdiff_t at = rows.from * ld, trials = rows.to - rows.from, row = step * B + rows.from;
+    if (n->grad_rates) NAME(add_rows)(n->grad_rates + row * N, trials, N, back + at, ld);
+    if (n->grad_states) NAME(add_rows)(n->grad_states + row * N, trials, N, states + at, ld);
+    if (n->grad_out) {
+      const REAL *grad_out = n->grad_out + row * O;
+      NAME(product) read = {grad_out, O, 1, 0, output_weight, ld, 0,
+                            (n->potentials_out ? states : back) + at, ld, O, 1, 1};
+      NAME(multiply)(&read, trials, padded);
+      for (ptrdiff_t b = 0; b < trials; b++)
+        for (ptrdiff_t o = 0; o < O; o++) n->d_output_bias[o] += grad_out[b * O + o];
+    }
+    NAME(retreat)(n, c, s, rows, back, n->rates + step * c->plane,
+                  n->kept ? n->kept + step * c->plane : 0, carry, delta);
+    if (n->d_current) NAME(unpack)(delta + at, ld, trials, N, n->d_current + row * N);
+    NAME(product) t = {delta + at, ld, 1, 0, weights + rows.group * N * ld, ld, 0,
+                       back + at, ld, N, 1, 0};
+    NAME(multiply)(&t, trials, padded);
+  }
+}
+
 /* Returns 0, or 1 if there is no memory. */
 int NAME(backward)(const NAME(loop) * n) {
   NAME(common) c = {.ld = NAME(ld)(n->units), .plane = n->trials * NAME(ld)(n->units),
                     .out_ld = NAME(pad)(n->outputs)};
   const ptrdiff_t N = n->units, I = n->inputs, O = n->outputs, B = n->trials, ld = c.ld;
-  const ptrdiff_t padded = NAME(pad)(N), weights_size = n->groups * N * ld;
+  const ptrdiff_t weights_size = n->groups * N * ld;
   /* Weight gradients are gathered over as many steps as stay in the cache. */
   int64_t chunk = 98304 / (c.plane * (ptrdiff_t)sizeof(REAL));
   chunk = chunk < 1 ? 1 : chunk > n->steps ? n->steps : chunk;
   ptrdiff_t need = 2 * weights_size + I * ld + 2 * O * ld + (10 + chunk) * c.plane + 2 * ld +
                    16 * 32;
   NAME(arena) arena = {aligned_alloc(64, (size_t)((need + 15) / 16 * 16) * sizeof(REAL)), 0};
-  if (!arena.base) return 1;
+  range *ranges = malloc((size_t)n->parts * sizeof(range));
+  if (!arena.base || !ranges) {
+    free(arena.base), free(ranges);
+    return 1;
+  }
   arena.at = arena.base;
   NAME(prepare)(n, &c, &arena);
   REAL *weights = NAME(take)(&arena, weights_size), *output_weight = 0;
@@ -349,31 +418,12 @@ int NAME(backward)(const NAME(loop) * n) {
 
   for (int64_t end = n->steps; end > 0;) {
     int64_t from = end > chunk ? end - chunk : 0;
-    for (int64_t step = end - 1; step >= from; step--) {
-      REAL *now = delta + (step - from) * c.plane;
-      /* In the rate form the state is the rate. */
-      REAL *states = n->form == CURRENT_FORM ? carry : back;
-      if (n->grad_rates) NAME(add_rows)(n->grad_rates + step * B * N, B, N, back, ld);
-      if (n->grad_states) NAME(add_rows)(n->grad_states + step * B * N, B, N, states, ld);
-      if (n->grad_out) {
-        const REAL *grad_out = n->grad_out + step * B * O;
-        NAME(product) read = {grad_out, O, 1, 0, output_weight, ld, 0,
-                              n->potentials_out ? states : back, ld, O, 1, 1};
-        NAME(multiply)(&read, B, padded);
-        for (ptrdiff_t b = 0; b < B; b++)
-          for (ptrdiff_t o = 0; o < O; o++) n->d_output_bias[o] += grad_out[b * O + o];
-      }
-      NAME(retreat)(n, &c, &s, back, n->rates + step * c.plane,
-                    n->kept ? n->kept + step * c.plane : 0, carry, now);
-      if (n->d_current) NAME(unpack)(now, ld, B, N, n->d_current + step * B * N);
-      for (ptrdiff_t g = 0; g < n->groups; g++) {
-        ptrdiff_t at = n->first[g] * ld;
-        NAME(product) t = {now + at, ld, 1, 0, weights + g * N * ld, ld, 0,
-                           back + at, ld, N, 1, 0};
-        NAME(multiply)(&t, n->first[g + 1] - n->first[g], padded);
-      }
-    }
-    NAME(gather)(n, &c, &s, delta, from, end - from);
+    for (ptrdiff_t p = 0; p < n->parts; p++)
+      if (n->until[p] < end && n->until[p] > from) from = n->until[p];
+    for (int64_t step = end - 1; step >= from; step--)
+      NAME(step_back)(n, &c, &s, weights, output_weight, step, ranges, back, carry,
+                      delta + (step - from) * c.plane);
+    NAME(gather)(n, &c, &s, delta, from, end - from, ranges);
     end = from;
   }
   NAME(finish_start)(n, &c, &s, back, carry);
@@ -384,6 +434,6 @@ int NAME(backward)(const NAME(loop) * n) {
   if (n->gain) NAME(unpack)(s.gain, ld, B, N, n->d_gain);
   if (n->threshold) NAME(unpack)(s.threshold, ld, B, N, n->d_threshold);
   if (n->grad_out) NAME(unpack)(s.output_weight, ld, O, N, n->d_output_weight);
-  free(arena.base);
+  free(arena.base), free(ranges);
   return 0;
 }

@@ -19,7 +19,7 @@ double NAME(cross_entropy)(const REAL *out, const int64_t *target, const REAL *w
   double total = 0;
   for (int64_t row = 0; row < rows; row += LANES) {
     int64_t count = rows - row < LANES ? rows - row : LANES;
-    NAME(vec) share = {0}, hit = {0}, top, sum = {0};
+    NAME(vec) share = {0}, hit = {0}, top = {0}, sum = {0};
     int any = 0;
     for (int64_t lane = 0; lane < count; lane++) {
       share[lane] = weight[row + lane];

@@ -89,10 +89,12 @@ static inline void box_muller(u16 first, u16 second, f16 *one, f16 *two) {
   *two = radius * (f16)sine;
 }
 
-/* Fill `count` numbers of one step. */
-void normals(const uint32_t *key, int64_t step, int64_t count, float *out) {
+/* Fill the places from `start` to `stop` of one step, and perhaps some before `start`. */
+static void normals_between(const uint32_t *key, int64_t step, int64_t start, int64_t stop,
+                            float *out) {
   const u16 lanes = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  for (int64_t at = 0; at < count; at += TOGETHER * BLOCK) {
+  const int64_t whole = TOGETHER * BLOCK;
+  for (int64_t at = start / whole * whole; at < stop; at += whole) {
     u16 x[TOGETHER][4];
     f16 block[4 * TOGETHER];
     for (int b = 0; b < TOGETHER; b++) {
@@ -107,9 +109,14 @@ void normals(const uint32_t *key, int64_t step, int64_t count, float *out) {
       for (int pair = 0; pair < 2; pair++)
         box_muller(x[b][2 * pair], x[b][2 * pair + 1], &block[4 * b + 2 * pair],
                    &block[4 * b + 2 * pair + 1]);
-    int64_t left = count - at < TOGETHER * BLOCK ? count - at : TOGETHER * BLOCK;
+    int64_t left = stop - at < whole ? stop - at : whole;
     memcpy(out + at, block, (size_t)left * sizeof(float));
   }
+}
+
+/* Fill `count` numbers of one step. */
+void normals(const uint32_t *key, int64_t step, int64_t count, float *out) {
+  normals_between(key, step, 0, count, out);
 }
 
 /* The bare generator, to be compared with published values. */

@@ -1,5 +1,7 @@
 """The compiled training step against autograd."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -125,3 +127,43 @@ def test_long_trials_are_run_in_segments_with_the_same_result(variant, form, ste
     assert loss == pytest.approx(whole_loss, rel=1e-13)
     for name, value in whole.items():
         torch.testing.assert_close(found[name], value, rtol=0, atol=1e-13, msg=name)
+
+
+@pytest.mark.parametrize("segment", [None, 2, 3])
+@pytest.mark.parametrize("form", ["current", "rate"])
+@pytest.mark.parametrize("variant", ["none", "e-add", "es-gain-asym-1"])
+def test_steps_that_no_loss_looks_at_are_not_run(variant, form, segment, monkeypatch):
+    trials = batch()
+    trials = dataclasses.replace(trials, mask=trials.mask + 1)
+    # Tasks of 2, 6 and 3 steps; the trials of the first differ; one trial counts nothing at all.
+    for rows, length in ((slice(0, 2), 2), (slice(2, 3), 1), (slice(6, 7), 3), (slice(7, 8), 0)):
+        trials.mask[rows, length:] = 0
+    network = CTRNN(
+        INPUTS, 7, OUTPUTS, variant, contexts=TASKS, form=form, seed=0, dtype=torch.float64,
+        noise=0.3,
+    )  # fmt: skip
+    prepared = Prepared(trials, device=torch.device("cpu"), dtype=torch.float64)
+    setting = _kernel.Setting(
+        form, "tanh", "rates", torch.tensor([0, TRIALS]), torch.tensor([0]), None, torch.zeros(7),
+        None,
+    )  # fmt: skip
+    parted = prepared.parted(setting)
+    assert parted.first.tolist() == [0, 3, 6, 8]
+    assert parted.until.tolist() == [2, 6, 3]
+    if segment:
+        arrays = 2 if form == "rate" or "gain" in variant else 1
+        monkeypatch.setattr(_step, "MEMORY", segment * arrays * TRIALS * 16 * 8)
+    monkeypatch.setattr(_step, "_workspace", _Poisoned())
+    loss, found = gradients(network, trials, TrainConfig(), "compiled")
+    wanted_loss, wanted = gradients(network, trials, TrainConfig(), "plain")
+    assert loss == pytest.approx(wanted_loss, rel=1e-12)
+    for name, value in wanted.items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=1e-12, msg=name)
+
+
+class _Poisoned:
+    """Memory in which everything is NaN until it is written."""
+
+    def take(self, name, shape, dtype):
+        del name
+        return torch.full(shape, torch.nan, dtype=dtype)
