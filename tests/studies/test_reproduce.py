@@ -14,8 +14,8 @@ import pytest
 import ctxrnn
 from ctxrnn.studies import SCALES, ReproduceSettings, reproduce
 from ctxrnn.studies._cell import run_cells
-from ctxrnn.studies._pool import shared_out
 from ctxrnn.studies._folder import ResultsFolder
+from ctxrnn.studies._pool import shared_out
 from ctxrnn.studies._settings import sized
 
 TINY = dataclasses.replace(
