@@ -19,7 +19,15 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ctxrnn._circuit import Circuit, Recurrence, of_trials, tensors_of, with_tensors
+from ctxrnn import _graphs
+from ctxrnn._circuit import (
+    Circuit,
+    Recurrence,
+    of_trials,
+    structure,
+    tensors_of,
+    with_tensors,
+)
 
 CHUNK = 2**22
 """Numbers (time x trial x unit) of the part of a run that is differentiated side by side."""
@@ -134,12 +142,18 @@ class _Loop(torch.autograd.Function):
         external = inputs @ circuit.input_weight.mT
         if noise is not None:
             external += noise
-        states = torch.empty_like(external)
-        state = start
-        for time in range(times):
-            now = _at(circuit, time, time + 1, trials) if varies else circuit
-            target = step.target(now, state, external[time])
-            state = torch.lerp(state, target, alpha, out=states[time])
+
+        def loop(external: Tensor, state: Tensor, alpha: Tensor, *given: Tensor) -> tuple[Tensor]:
+            everywhere = with_tensors(circuit, iter(given))
+            states = torch.empty_like(external)
+            for time in range(times):
+                now = _at(everywhere, time, time + 1, trials) if varies else everywhere
+                target = step.target(now, state, external[time])
+                state = torch.lerp(state, target, alpha, out=states[time])
+            return (states,)
+
+        key = ("forward", step, varies, structure(circuit))
+        (states,) = _graphs.run(loop, (external, start, alpha, *tensors), key)
         ctx.save_for_backward(inputs, start, alpha, noise, states, *tensors)
         ctx.step, ctx.circuit, ctx.varies = step, circuit, varies
         return states
@@ -215,18 +229,28 @@ def _retreat(
         # In the current form phi acts on the state, in the rate form on the current.
         slopes = step.slope(seen, state if step.form == "current" else total)
         slopes = slopes.reshape(before.shape)
-        detached = with_tensors(circuit, (tensor.detach() for tensor in tensors_of(circuit)))
-        multipliers = torch.empty_like(before)
-        for time in range(times - 1, -1, -1):
-            at = part.start + time
-            now = _at(detached, at, at + 1, trials) if varies else detached
-            multiplier = torch.add(carry, direct[time], out=multipliers[time])
-            pulled = alpha * multiplier
-            carry = multiplier - pulled
-            if step.form == "current":
-                carry = carry + slopes[time] * now.pull_back(pulled)
-            else:
-                carry = carry + now.pull_back(slopes[time] * pulled)
+        rest = [tensor.detach() for tensor in tensors_of(circuit)]
+
+        def loop(
+            slopes: Tensor, direct: Tensor, carry: Tensor, alpha: Tensor, *given: Tensor
+        ) -> tuple[Tensor, Tensor]:
+            everywhere = with_tensors(circuit, iter(given))
+            multipliers = torch.empty_like(slopes)
+            for time in range(times - 1, -1, -1):
+                at = part.start + time
+                now = _at(everywhere, at, at + 1, trials) if varies else everywhere
+                multiplier = torch.add(carry, direct[time], out=multipliers[time])
+                pulled = alpha * multiplier
+                carry = multiplier - pulled
+                if step.form == "current":
+                    carry = carry + slopes[time] * now.pull_back(pulled)
+                else:
+                    carry = carry + now.pull_back(slopes[time] * pulled)
+            return multipliers, carry
+
+        key = ("backward", step, varies, part.start if varies else 0, structure(circuit))
+        given_tensors = (slopes, direct, carry, alpha.detach(), *rest)
+        multipliers, carry = _graphs.run(loop, given_tensors, key)
     wanted = [leaf for leaf in leaves if leaf is not None and leaf.requires_grad]
     found: Iterator[Tensor | None] = iter(())
     if wanted:

@@ -287,6 +287,18 @@ def tensors_of(part: Recurrence | Circuit) -> Iterator[Tensor]:
             yield from tensors_of(value)
 
 
+def structure(part: Recurrence | Circuit) -> tuple[Any, ...]:
+    """Return all of a circuit or of a recurrence but the values of its tensors, to compare by."""
+    found: list[Any] = [type(part)]
+    for item in dataclasses.fields(part):  # type: ignore[arg-type]
+        value = getattr(part, item.name)
+        if isinstance(value, Recurrence):
+            found.append(structure(value))
+        else:
+            found.append(None if isinstance(value, Tensor) else value)
+    return tuple(found)
+
+
 def with_tensors(part: Part, tensors: Iterator[Tensor]) -> Part:
     """Return a copy with other tensors, in the order of `tensors_of`."""
     changed: dict[str, Any] = {}

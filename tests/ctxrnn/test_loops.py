@@ -1,5 +1,8 @@
 """The three time loops against each other, over the whole catalogue."""
 
+import os
+import shutil
+
 import pytest
 import torch
 
@@ -72,6 +75,12 @@ def compare(network, inputs, context, loop, tolerance=ROUNDING, **options):
         got = torch.zeros_like(wanted) if one is None else one
         allowed = tolerance * (1 + wanted.abs().max().item())
         assert torch.allclose(got, wanted, rtol=0, atol=allowed), name
+
+
+@pytest.mark.skipif(os.environ.get("CTXRNN_KERNEL") is not None, reason="the kernel is left out")
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+def test_the_kernel_is_there_where_there_is_a_compiler():
+    assert _kernel.available()
 
 
 @fast_loop
