@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ class Prepared:
         inputs: u, (time, trial, input), one step after another in memory.
         targets: Likewise, (time, trial) or (time, trial, output).
         weights: What each step counts in the loss, (time, trial).
+        last: One more than the last step of each trial that counts, (trial,).
     """
 
     def __init__(self, batch: TrialBatch, *, device: torch.device, dtype: torch.dtype) -> None:
@@ -44,6 +46,8 @@ class Prepared:
         self.targets = self.batch.targets.transpose(0, 1).contiguous()
         self.weights = step_weights(self.batch).transpose(0, 1).contiguous()
         classes = not self.targets.is_floating_point()
+        counts = (self.weights != 0).cpu().numpy()
+        self.last = (len(counts) - counts[::-1].argmax(0)) * counts.any(0)
         self._checked: dict[tuple[Any, ...], Contexts | None] = {}
         self._parts: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor, Tensor]] = {}
         self._groups: dict[tuple[int, int], tuple[Contexts, Groups | None]] = {}
@@ -64,16 +68,14 @@ class Prepared:
         return dataclasses.replace(setting, first=first, group=group, until=until)
 
     def _split(self, setting: _kernel.Setting) -> tuple[Tensor, Tensor, Tensor]:
-        trials = len(self.batch)
-        group = torch.repeat_interleave(setting.group, setting.first.diff(), output_size=trials)
-        task = self.batch.task
-        starts = torch.ones(trials, dtype=torch.bool)
-        starts[1:] = (group[1:] != group[:-1]) | (task[1:] != task[:-1])
-        begin = starts.nonzero().squeeze(-1)
-        steps = torch.arange(1, len(self.weights) + 1).unsqueeze(-1)
-        last = ((self.weights != 0) * steps).amax(0)
-        until = torch.from_numpy(np.maximum.reduceat(last.numpy(), begin.numpy()))
-        return torch.cat([begin, begin.new_full((1,), trials)]), group[begin], until
+        # NumPy, since these are a hundred numbers and torch takes microseconds for each call.
+        group = np.repeat(setting.group.numpy(), np.diff(setting.first.numpy()))
+        task = self.batch.task.numpy()
+        changes = (np.diff(group) != 0) | (np.diff(task) != 0)
+        begin = np.concatenate([[0], np.flatnonzero(changes) + 1])
+        until = np.maximum.reduceat(self.last, begin)
+        first = np.append(begin, len(task))
+        return torch.from_numpy(first), torch.from_numpy(group[begin]), torch.from_numpy(until)
 
     def contexts_for(self, network: CTRNN) -> Contexts | None:
         """Return the context as the network's pathways see it, checked and filtered once."""
@@ -194,8 +196,21 @@ def _compiled_gradient(
             roots.append(root)
             gradients.append(gradient)
     if roots:
-        torch.autograd.backward(roots, gradients)
+        _HandOver.apply(gradients, *roots).backward()
     return loss
+
+
+class _HandOver(torch.autograd.Function):
+    """Gives gradients that are known to autograd, with less ado than `torch.autograd.backward`."""
+
+    @staticmethod
+    def forward(ctx: Any, gradients: Sequence[Tensor], *roots: Tensor) -> Tensor:
+        ctx.gradients = gradients
+        return roots[0].new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> Any:
+        return None, *ctx.gradients
 
 
 def _loss_and_gradients(
