@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 import gc
 import importlib.metadata
+import json
 import os
 import platform
+import shlex
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -37,8 +43,25 @@ class Spread:
         return f"{self.median:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
 
 
+def stopwatch(task: Callable[[], object]) -> float:
+    """Return the seconds that a call takes."""
+    start = time.perf_counter()
+    task()
+    return time.perf_counter() - start
+
+
+def own_clock(task: Callable[[], Any]) -> float:
+    """Return the seconds that a call says it took."""
+    return float(task())
+
+
 def time_rounds(
-    tasks: Mapping[str, Callable[[], object]], *, rounds: int, seconds: float, warmup: int = 3
+    tasks: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int,
+    seconds: float,
+    warmup: int = 3,
+    clock: Callable[[Callable[[], object]], float] = stopwatch,
 ) -> dict[str, list[float]]:
     """Time callables in turns, A B C A B C ..., so that a disturbance falls on all of them.
 
@@ -49,6 +72,7 @@ def time_rounds(
         rounds: Rounds at most.
         seconds: No round starts after this long, but two are always run.
         warmup: Calls of each before the first round.
+        clock: Makes a call and returns its seconds.
 
     Returns:
         Seconds by name; index r of every list comes from round r.
@@ -66,9 +90,7 @@ def time_rounds(
                 break
             gc.collect()
             for name, task in tasks.items():
-                start = time.perf_counter()
-                task()
-                times[name].append(time.perf_counter() - start)
+                times[name].append(clock(task))
     finally:
         if enabled:
             gc.enable()
@@ -78,6 +100,24 @@ def time_rounds(
 def ratio(times: Sequence[float], reference: Sequence[float]) -> Spread:
     """Return the spread over rounds of times[r] / reference[r]."""
     return Spread.of([one / other for one, other in zip(times, reference, strict=True)])
+
+
+def rounds_line(products: Sequence[float], cores: int = 1) -> str:
+    """Say how many rounds there were and how fast the machine multiplied in them.
+
+    Args:
+        products: Seconds of a product of `MATRIX` x `MATRIX`, one per round.
+        cores: Products made at the same time.
+    """
+    flops = 2e-9 * cores * MATRIX**3
+    usual, best = flops / Spread.of(products).median, flops / min(products)
+    line = (
+        f"median [quartiles] of {len(products)} rounds; float32 products of {MATRIX} x {MATRIX}: "
+        f"{usual:.0f} GFLOP/s, at best {best:.0f}"
+    )
+    if usual < 0.7 * best or len(products) < 10:
+        line += " (disturbed or too few rounds: do not quote)"
+    return line
 
 
 def matrix_product() -> Callable[[], torch.Tensor]:
@@ -118,6 +158,121 @@ def _processor() -> str:
     except OSError:
         pass
     return platform.processor() or "unknown processor"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a criterion is met.
+
+    Attributes:
+        what: What is compared with what.
+        measured: The ratio over rounds.
+        must: What its median must reach.
+        aim: What it should reach, or None.
+        at_most: Whether the bounds are upper ones.
+    """
+
+    what: str
+    measured: Spread
+    must: float | None
+    aim: float | None = None
+    at_most: bool = False
+
+    def meets(self, bound: float | None) -> bool | None:
+        """Tell whether the median meets a bound; None where there is none."""
+        if bound is None:
+            return None
+        return self.measured.median <= bound if self.at_most else self.measured.median >= bound
+
+    def row(self) -> list[str]:
+        """Return the cells of the table of verdicts."""
+        cells = [self.what, self.measured.format(2)]
+        for bound in (self.must, self.aim):
+            met = {None: "-", True: "met", False: "NOT met"}[self.meets(bound)]
+            sign = "<=" if self.at_most else ">="
+            cells += [met if bound is None else f"{sign} {bound:g}: {met}"]
+        return cells
+
+
+def verdict_table(verdicts: Sequence[Verdict]) -> list[str]:
+    """Return the verdicts, by medians of paired ratios, as lines of a markdown table."""
+    if not verdicts:
+        return []
+    return align([["criterion", "measured", "must", "aim"], *(one.row() for one in verdicts)])
+
+
+def add_options(parser: argparse.ArgumentParser, *, rounds: int, seconds: float, per: str) -> None:
+    """Add the options that all benchmarks share."""
+    parser.add_argument(
+        "--rounds", type=int, default=rounds, help=f"rounds at most, {per} (default {rounds})"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=seconds,
+        help=f"no round starts after this long, {per} (default {seconds:g}); two are always run",
+    )
+    parser.add_argument("--json", type=Path, help="write every time and ratio here")
+    parser.add_argument("--markdown", type=Path, help="write what is printed here")
+
+
+def check_rounds(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Refuse fewer rounds than quartiles need."""
+    if options.rounds < 2:
+        parser.error("--rounds must be at least 2: quartiles need two rounds")
+
+
+class Report:
+    """What a benchmark prints, and the files that it leaves.
+
+    Args:
+        title: Heading.
+        packages: Whose versions to tell.
+        options: Command line.
+    """
+
+    def __init__(
+        self, title: str, packages: Sequence[str], options: argparse.Namespace, work: str
+    ) -> None:
+        self.options = options
+        self.machine = describe_machine(packages)
+        self.lines = [f"# {title}", ""]
+        self.records: list[dict[str, Any]] = []
+        self.verdicts: list[Verdict] = []
+        command = shlex.join([Path(sys.argv[0]).name, *_public(sys.argv[1:])])
+        head = {**self.machine, "command": f"`python benchmarks/{command}`", "work": work}
+        self.say(*(f"- {key}: {value}" for key, value in head.items()))
+
+    def say(self, *lines: str) -> None:
+        """Print lines and keep them for the file."""
+        print(*lines, sep="\n", flush=True)
+        self.lines += lines
+
+    def judge(self, verdicts: Sequence[Verdict]) -> None:
+        """Print verdicts and keep them."""
+        if verdicts:
+            self.say("", *verdict_table(verdicts))
+            self.verdicts += verdicts
+
+    def write(self) -> None:
+        """Write the files that the command line asks for."""
+        if self.options.markdown:
+            self.options.markdown.write_text("\n".join(self.lines) + "\n", encoding="utf-8")
+        if self.options.json:
+            given = vars(self.options).items()
+            plain = {key: value for key, value in given if not isinstance(value, Path)}
+            judged = [
+                {**asdict(one), "must_met": one.meets(one.must), "aim_met": one.meets(one.aim)}
+                for one in self.verdicts
+            ]
+            content = {"machine": self.machine, "options": plain, "rows": self.records}
+            text = json.dumps({**content, "verdicts": judged}, indent=1)
+            self.options.json.write_text(text + "\n", encoding="utf-8")
+
+
+def _public(arguments: Sequence[str]) -> list[str]:
+    """Return the command line with the folders of files left out."""
+    return [Path(word).name if Path(word).is_absolute() else word for word in arguments]
 
 
 def align(rows: Sequence[Sequence[str]]) -> list[str]:

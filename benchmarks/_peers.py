@@ -1,19 +1,22 @@
 """The networks that are timed: torch's own, other libraries', a hand-written loop and ctxrnn's.
 
 Each is built as its documentation shows, with its defaults but for sizes, tau, dt and what a
-`Setup` names.
+`Setup` names. `_steps.py` makes training steps of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+if TYPE_CHECKING:
+    from ctxrnn import CTRNN
 
 INPUTS, OUTPUTS, CONTEXTS = 65, 17, 10
 TAU, DT, NOISE = 100.0, 20.0, 0.05
@@ -26,6 +29,9 @@ class Setup(NamedTuple):
     batch: int
     nonlinearity: str
     noise: float
+    inputs: int = INPUTS
+    outputs: int = OUTPUTS
+    seed: int = 0
 
 
 class Network(NamedTuple):
@@ -47,7 +53,8 @@ class Peer:
         noise: Recurrent noise during training, scaled as its library does.
         own: The nonlinearity that its library chooses by itself.
         fixed: Whether the nonlinearity is part of the row.
-        recurrent_products: N x N products of one step of the recurrence.
+        variant: Pathway variant, for ctxrnn's rows.
+        trained: Whether the step is that of `ctxrnn.train` instead of a plain loop in PyTorch.
     """
 
     name: str
@@ -56,16 +63,22 @@ class Peer:
     noise: float = 0.0
     own: str = "relu"
     fixed: bool = False
-    recurrent_products: int = 1
+    variant: str = ""
+    trained: bool = False
 
     def nonlinearity(self, wanted: str) -> str:
         """Return the nonlinearity to use where `wanted` is "own", "tanh" or "relu"."""
         return self.own if self.fixed or wanted == "own" else wanted
 
     def flops(self, batch: int, steps: int, units: int) -> float:
-        """Count matrix products at two per multiply-add, and backward as two forwards."""
-        width = self.recurrent_products * units + INPUTS + OUTPUTS
-        return 3 * 2.0 * batch * steps * units * width
+        """Count the matrix products of a step that every network needs, two per multiply-add.
+
+        Forward W r, B u and the readout; backward the gradients of the three matrices, of r and of
+        the outputs. What a variant does to its weights is overhead.
+        """
+        forward = units + INPUTS + OUTPUTS
+        backward = forward + units + OUTPUTS
+        return 2.0 * batch * steps * units * (forward + backward)
 
 
 class _RNN(nn.Module):
@@ -73,8 +86,10 @@ class _RNN(nn.Module):
 
     def __init__(self, setup: Setup) -> None:
         super().__init__()
-        self.rnn = nn.RNN(INPUTS, setup.units, nonlinearity=setup.nonlinearity, batch_first=True)
-        self.readout = nn.Linear(setup.units, OUTPUTS)
+        self.rnn = nn.RNN(
+            setup.inputs, setup.units, nonlinearity=setup.nonlinearity, batch_first=True
+        )
+        self.readout = nn.Linear(setup.units, setup.outputs)
 
     def forward(self, inputs: Tensor) -> Tensor:
         outputs: Tensor = self.readout(self.rnn(inputs)[0])
@@ -92,9 +107,9 @@ class _LeakyLoop(nn.Module):
         super().__init__()
         self.alpha = DT / TAU
         self.phi = getattr(torch, setup.nonlinearity)
-        self.input2h = nn.Linear(INPUTS, setup.units)
+        self.input2h = nn.Linear(setup.inputs, setup.units)
         self.h2h = nn.Linear(setup.units, setup.units)
-        self.readout = nn.Linear(setup.units, OUTPUTS)
+        self.readout = nn.Linear(setup.units, setup.outputs)
 
     def forward(self, inputs: Tensor) -> Tensor:
         rates = torch.zeros(inputs.shape[1], self.h2h.in_features)
@@ -118,10 +133,10 @@ def _loop(setup: Setup) -> Network:
 
 
 def _nn4n(setup: Setup) -> Network:
-    from nn4n.model import CTRNN
+    from nn4n.model import CTRNN  # type: ignore[import-not-found,unused-ignore]
 
     module = CTRNN(
-        dims=[INPUTS, setup.units, OUTPUTS],
+        dims=[setup.inputs, setup.units, setup.outputs],
         tau=TAU,
         dt=DT,
         preact_noise=setup.noise,
@@ -132,13 +147,16 @@ def _nn4n(setup: Setup) -> Network:
 
 
 def _neuralrnn(setup: Setup) -> Network:
-    from neuralrnn import AutoConfig, AutoModel
+    from neuralrnn import (  # type: ignore[import-not-found,unused-ignore]
+        AutoConfig,
+        AutoModel,
+    )
 
     config = AutoConfig.for_model(
         "ctrnn",
-        input_dim=INPUTS,
+        input_dim=setup.inputs,
         latent_dim=setup.units,
-        output_dim=OUTPUTS,
+        output_dim=setup.outputs,
         tau=TAU,
         dt=DT,
         sigma_rec=setup.noise,
@@ -149,34 +167,59 @@ def _neuralrnn(setup: Setup) -> Network:
     return Network(module, lambda inputs: module(inputs).outputs, time_first=False)
 
 
-def _ctxrnn(setup: Setup, *, variant: str) -> Network:
+def contexts_of(batch: int, *, shuffled: bool = False) -> Tensor:
+    """Return the context of each trial, one-hot, (trial, context).
+
+    Trials lie sorted by task, as every balanced batch of several tasks has them; or shuffled.
+    """
+    task = torch.arange(batch) * CONTEXTS // batch
+    if shuffled:
+        task = task[torch.randperm(batch, generator=torch.Generator().manual_seed(0))]
+    return functional.one_hot(task, CONTEXTS).float()
+
+
+def build_ctxrnn(setup: Setup, variant: str) -> CTRNN:
+    """Build ctxrnn's network."""
     from ctxrnn import CTRNN
 
-    module = CTRNN(
-        inputs=INPUTS,
+    return CTRNN(
+        inputs=setup.inputs,
         units=setup.units,
-        outputs=OUTPUTS,
+        outputs=setup.outputs,
         modulation=variant,
         contexts=CONTEXTS,
         tau=TAU,
         dt=DT,
         noise=setup.noise,
         nonlinearity=setup.nonlinearity,
-        seed=0,
+        seed=setup.seed,
     )
-    one_hot = functional.one_hot(torch.arange(setup.batch) % CONTEXTS, CONTEXTS).float()
-    context = None if variant == "none" else one_hot
+
+
+def _ctxrnn(setup: Setup, *, variant: str, shuffled: bool = False) -> Network:
+    module = build_ctxrnn(setup, variant)
+    context = None if variant == "none" else contexts_of(setup.batch, shuffled=shuffled)
     return Network(module, lambda inputs: module(inputs, context).outputs, time_first=False)
 
 
-def _variant(variant: str, noise: float = NOISE) -> Peer:
-    # W * (1 1^T + h h^T) acts on rates as W r + h * (W (h * r)): two recurrent products.
-    products = 2 if variant.endswith("-sym") else 1
+def _variant(variant: str, noise: float = NOISE, *, shuffled: bool = False) -> Peer:
     name = f"ctxrnn {variant}" + ("" if noise else ", no noise")
-    build = partial(_ctxrnn, variant=variant)
-    return Peer(name, build, "ctxrnn", noise, own="tanh", recurrent_products=products)
+    name += ", trials in random order" if shuffled else ""
+    build = partial(_ctxrnn, variant=variant, shuffled=shuffled)
+    return Peer(name, build, "ctxrnn", noise, own="tanh", variant=variant)
 
 
+def _trained(peer: Peer) -> Peer:
+    return replace(peer, name=f"{peer.name}, train()", trained=True)
+
+
+VARIANTS = (
+    _variant("none", noise=0.0),
+    _variant("none"),
+    _variant("e-add"),
+    _variant("s-sym"),
+    _variant("es-add-sym"),
+)
 PEERS = (
     Peer("nn.RNN tanh", _rnn, own="tanh", fixed=True),
     Peer("nn.RNN relu", _rnn, own="relu", fixed=True),
@@ -185,9 +228,7 @@ PEERS = (
     Peer("nn4n CTRNN", _nn4n, "nn4n", NOISE),
     Peer("NeuralRNN ctrnn, no noise", _neuralrnn, "neuralrnn"),
     Peer("NeuralRNN ctrnn", _neuralrnn, "neuralrnn", NOISE),
-    _variant("none", noise=0.0),
-    _variant("none"),
-    _variant("e-add"),
-    _variant("s-sym"),
-    _variant("es-add-sym"),
+    *VARIANTS,
+    _variant("s-sym", shuffled=True),
+    *(_trained(peer) for peer in VARIANTS),
 )

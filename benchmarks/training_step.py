@@ -2,7 +2,15 @@
 
     python benchmarks/training_step.py --threads 1 --units 64 256 --markdown step.md
 
-Every network gets the same trials and the same loss, and is trained as its documentation shows.
+Every network gets the same trials and the same loss, and is trained as its documentation shows;
+ctxrnn's also as `ctxrnn.train` takes a step (rows "train()"). The rows take turns, one step each,
+so that a disturbance of the machine falls on all of them, and are compared within each round. At
+the standard size (64 trials, 100 steps, cross-entropy, one thread) the verdicts follow the table.
+
+    --only nn.RNN "ctxrnn none"   runs some rows only
+    --nonlinearity tanh           gives all networks the same nonlinearity
+    --rounds 3 --seconds 5        tries it out
+
 benchmarks/README.md says how to read the table.
 """
 
@@ -10,45 +18,32 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
-from _measure import MATRIX, Spread, align, describe_machine, matrix_product, ratio, time_rounds
-from _peers import INPUTS, OUTPUTS, PEERS, Network, Peer, Setup
+from _measure import (
+    MATRIX,
+    Report,
+    Spread,
+    Verdict,
+    add_options,
+    align,
+    check_rounds,
+    matrix_product,
+    ratio,
+    rounds_line,
+    time_rounds,
+)
+from _peers import INPUTS, OUTPUTS, PEERS, Peer, Setup
+from _steps import make_data, module_step, train_step
 from torch import Tensor
-from torch.nn import functional
 
 PACKAGES = ("torch", "ctxrnn", "nn4n", "neuralrnn")
 PRODUCT = "matrix product"
-
-
-def training_step(network: Network, inputs: Tensor, targets: Tensor) -> Callable[[], Tensor]:
-    """Return a call that makes one training step and returns the loss.
-
-    Args:
-        network: The network; inputs and targets are put into its axis order here, off the clock.
-        inputs: (trial, time, input).
-        targets: Classes, (trial, time), or wanted outputs, (trial, time, output).
-    """
-    optimizer = torch.optim.Adam(network.module.parameters(), lr=1e-3)
-    if network.time_first:
-        inputs, targets = inputs.transpose(0, 1).contiguous(), targets.transpose(0, 1)
-    wanted = targets.flatten(0, 1)
-    loss_of = functional.mse_loss if wanted.is_floating_point() else functional.cross_entropy
-
-    def step() -> Tensor:
-        optimizer.zero_grad()
-        outputs = network.outputs(inputs)
-        loss = loss_of(outputs.flatten(0, 1), wanted)
-        loss.backward()
-        optimizer.step()
-        return loss.detach()
-
-    return step
+TARGETS = {64: (2.5, 1.5), 256: (1.3, 1.2)}
+"""By N: times faster than nn4n that a step must be, and than nn.RNN that it aims at."""
 
 
 def choose(only: Iterable[str]) -> list[Peer]:
@@ -64,39 +59,27 @@ def choose(only: Iterable[str]) -> list[Peer]:
     return [peer for peer in wanted if peer.package not in missing]
 
 
+def step_of(peer: Peer, setup: Setup, data: tuple[Tensor, Tensor]) -> Callable[[], Tensor]:
+    """Return a call that makes one training step of a row and returns the loss."""
+    torch.manual_seed(0)
+    if peer.trained:
+        return train_step([setup], peer.variant, data)
+    return module_step(peer.build(setup), [data])
+
+
 def measure(peers: list[Peer], units: int, options: argparse.Namespace) -> dict[str, list[float]]:
-    """Return the seconds of every round, by peer and for the matrix product."""
-    generator = torch.Generator().manual_seed(0)
-    shape = (options.batch, options.steps)
-    inputs = torch.randn(*shape, INPUTS, generator=generator)
-    if options.loss == "mse":
-        targets = torch.randn(*shape, OUTPUTS, generator=generator)
-    else:
-        targets = torch.randint(OUTPUTS, shape, generator=generator)
-    tasks: dict[str, Callable[[], Tensor]] = {}
+    """Time all networks of one size and the matrix product, in turns."""
+    data = make_data(options.batch, options.steps, loss=options.loss)
+    tasks = {}
     for peer in peers:
-        torch.manual_seed(0)
         phi = peer.nonlinearity(options.nonlinearity)
-        network = peer.build(Setup(units, options.batch, phi, peer.noise))
-        tasks[peer.name] = training_step(network, inputs, targets)
+        tasks[peer.name] = step_of(peer, Setup(units, options.batch, phi, peer.noise), data)
     rounds = {**tasks, PRODUCT: matrix_product()}
     times = time_rounds(rounds, rounds=options.rounds, seconds=options.seconds)
     for name, step in tasks.items():
         if not bool(step().isfinite()):
             raise SystemExit(f"{name}: the loss is not finite, so its time means nothing")
     return times
-
-
-def rounds_line(products: list[float]) -> str:
-    """Say how many rounds there were and how fast the machine was in them."""
-    usual, best = (2e-9 * MATRIX**3 / took for took in (Spread.of(products).median, min(products)))
-    line = (
-        f"median [quartiles] of {len(products)} rounds; float32 products of {MATRIX} x {MATRIX}: "
-        f"{usual:.0f} GFLOP/s, at best {best:.0f}"
-    )
-    if usual < 0.7 * best or len(products) < 10:
-        line += " (disturbed or too few rounds: do not quote)"
-    return line
 
 
 def report(
@@ -129,13 +112,39 @@ def report(
     return table, records
 
 
+def judge(times: dict[str, list[float]], units: int) -> list[Verdict]:
+    """Compare `none` with the peers at this size, as the targets in README.md ask."""
+    if units not in TARGETS:
+        return []
+    found = []
+    nn4n, rnn = TARGETS[units]
+    for noise in ("", ", no noise"):
+        for way in ("", ", train()"):
+            row = f"ctxrnn none{noise}{way}"
+            for peer, must, aim in (
+                (f"nn4n CTRNN{noise}", nn4n, None),
+                ("nn.RNN tanh", 1.0, rnn),
+                ("nn.RNN relu", None, None),
+            ):
+                if row in times and peer in times:
+                    faster = ratio(times[peer], times[row])
+                    found.append(Verdict(f"{row}: times faster than {peer}", faster, must, aim))
+    return found
+
+
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--threads", type=int, default=1, choices=(1, 2), help="torch threads")
-    parser.add_argument("--units", type=int, nargs="+", default=[64, 256], help="sizes N")
-    parser.add_argument("--steps", type=int, default=100, help="time steps of a trial")
-    parser.add_argument("--batch", type=int, default=64, help="trials of a batch")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--threads", type=int, default=1, choices=(1, 2), help="torch's threads (default 1)"
+    )
+    parser.add_argument(
+        "--units", type=int, nargs="+", default=[64, 256], help="sizes N (default 64 256)"
+    )
+    parser.add_argument("--steps", type=int, default=100, help="time steps (default 100)")
+    parser.add_argument("--batch", type=int, default=64, help="trials of a batch (default 64)")
     parser.add_argument("--loss", choices=("cross-entropy", "mse"), default="cross-entropy")
     parser.add_argument(
         "--nonlinearity",
@@ -143,20 +152,18 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         default="own",
         help="own: each library's default; otherwise the same for all but nn.RNN's two rows",
     )
-    parser.add_argument("--rounds", type=int, default=50, help="rounds at most, for each size")
-    parser.add_argument("--seconds", type=float, default=60, help="time budget for each size")
-    parser.add_argument("--only", nargs="+", default=[], help="words in the names of rows")
+    parser.add_argument(
+        "--only", nargs="+", default=[], help="words in the names of the rows to run"
+    )
     against = ["nn.RNN tanh", "ctxrnn none"]
     parser.add_argument("--against", nargs="+", default=against, help="rows to divide by")
-    parser.add_argument("--json", type=Path, help="write every time and ratio here")
-    parser.add_argument("--markdown", type=Path, help="write the tables here")
+    add_options(parser, rounds=50, seconds=60, per="for each size")
     options = parser.parse_args(arguments)
     unknown = sorted(set(options.against) - {peer.name for peer in PEERS})
     if unknown:
         names = "; ".join(peer.name for peer in PEERS)
         parser.error(f"--against must name rows ({names}): got {'; '.join(unknown)}")
-    if options.rounds < 2:
-        parser.error("--rounds must be at least 2: quartiles need two rounds")
+    check_rounds(parser, options)
     return options
 
 
@@ -165,29 +172,21 @@ def main() -> None:
     options = parse()
     torch.set_num_threads(options.threads)
     torch.set_num_interop_threads(1)
-    machine = describe_machine(PACKAGES)
     peers = choose(options.only)
-    head = [f"- {key}: {value}" for key, value in machine.items()]
-    head.append(
-        f"- work: {options.batch} trials x {options.steps} steps, {INPUTS} inputs, {OUTPUTS} "
-        f"outputs, {options.loss} of all steps, Adam, {options.threads} thread(s)"
+    work = (
+        f"{options.batch} trials x {options.steps} steps, {INPUTS} inputs, {OUTPUTS} outputs, "
+        f"{options.loss} of all steps, Adam, {options.threads} thread(s)"
     )
-    print(*head, sep="\n")
-    lines, records = ["# One training step", "", *head], []
+    page = Report("One training step", PACKAGES, options, work)
+    standard = (options.batch, options.steps, options.loss, options.threads)
     for units in options.units:
         times = measure(peers, units, options)
         table, found = report(peers, units, times, options)
-        title = f"N = {units}: {rounds_line(times[PRODUCT])}"
-        section = ["", title, "", *align(table)]
-        print(*section, sep="\n", flush=True)
-        lines += section
-        records += found
-    if options.markdown:
-        options.markdown.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    if options.json:
-        work = {key: value for key, value in vars(options).items() if not isinstance(value, Path)}
-        content = {"machine": machine, "options": work, "rows": records}
-        options.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        page.say("", f"## N = {units}", "", rounds_line(times[PRODUCT]), "", *align(table))
+        page.records += found
+        if standard == (64, 100, "cross-entropy", 1):
+            page.judge(judge(times, units))
+    page.write()
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ class Prepared:
     """A batch as networks take it, made ready once for all that see it.
 
     Attributes:
-        batch: The trials, on the networks' device and of their type.
+        batch: The trials, sorted by task, on the networks' device and of their type.
         inputs: u, (time, trial, input), one step after another in memory.
         targets: Likewise, (time, trial) or (time, trial, output).
         weights: What each step counts in the loss, (time, trial).
@@ -40,6 +40,9 @@ class Prepared:
     """
 
     def __init__(self, batch: TrialBatch, *, device: torch.device, dtype: torch.dtype) -> None:
+        if bool((batch.task[1:] < batch.task[:-1]).any()):
+            # Trials that share their context are computed together where they lie together.
+            batch = batch.select(batch.task.argsort(stable=True))
         self.batch = batch.to(device=device, dtype=dtype)
         check_finite("inputs", self.batch.inputs, "Mend or leave out the trials that hold them.")
         self.inputs = self.batch.inputs.transpose(0, 1).contiguous()
@@ -173,7 +176,8 @@ def _compiled_gradient(
     fits = fits if classes else prepared.targets.shape[-1] == network.outputs
     if not fits or not _compiled.covers(network, contexts):
         return None
-    steps, groups = len(prepared.inputs), prepared.groups(contexts)
+    steps = len(prepared.inputs)
+    groups = prepared.groups(contexts) if len(network.modulation) else None
     plan = _compiled.plan(network, contexts, start, noise, steps=steps, keep=False, groups=groups)
     if plan is None or plan.order is not None:
         return None

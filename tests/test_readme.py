@@ -6,13 +6,17 @@ import pytest
 README = Path(__file__).parents[1] / "README.md"
 
 
+def snippets(page):
+    return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+
+
 @pytest.mark.timeout(300)
 def test_the_snippet_runs_as_it_stands_and_learns(tmp_path, monkeypatch, capsys):
-    (snippet,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(snippet.strip().splitlines()) <= 30
+    first, *others = snippets(README)
+    assert len(first.strip().splitlines()) <= 30
     monkeypatch.chdir(tmp_path)
     scope = {}
-    exec(compile(snippet, "README.md", "exec"), scope)
+    exec(compile(first, "README.md", "exec"), scope)
     assert scope["history"].rows[-1]["relative_mean"] > 0.9
     curve = scope["curve"]
     assert curve["normalised"].iloc[0] > 0.9
@@ -20,3 +24,15 @@ def test_the_snippet_runs_as_it_stands_and_learns(tmp_path, monkeypatch, capsys)
     for name in ("ambiguity.pdf", "ambiguity.png", "network.safetensors"):
         assert (tmp_path / name).stat().st_size > 0
     assert "robustness area" in capsys.readouterr().out
+    for snippet in others:
+        exec(compile(snippet, "README.md", "exec"), scope)
+    assert len(scope["histories"]) == len(scope["networks"]) == 12
+    means = [history.rows[-1]["relative_mean"] for history in scope["histories"]]
+    assert sum(means) / len(means) > 0.8, means
+
+
+def test_the_snippet_on_speed_runs_as_it_stands(monkeypatch):
+    (snippet,) = snippets(README.parent / "docs" / "speed.md")
+    scope = {}
+    exec(compile(snippet.replace("steps=2000", "steps=20"), "speed.md", "exec"), scope)
+    assert len(scope["histories"]) == len(scope["ensemble"]) == 30
