@@ -34,7 +34,7 @@ _ARRAYS = (
     "rates", "kept", "out", "end",
     "grad_out", "grad_rates", "grad_states", "grad_end",
     "d_input_weight", "d_drive", "d_weights", "d_gain", "d_threshold", "d_start",
-    "d_output_weight", "d_output_bias", "d_current",
+    "d_output_weight", "d_output_bias", "d_current", "classes", "wanted", "weight", "loss",
 )  # fmt: skip
 
 
@@ -73,7 +73,7 @@ def library() -> ctypes.CDLL | None:
         if size != ctypes.sizeof(_Struct):
             logger.warning("%s is of another version: install ctxrnn again", path)
             continue
-        for name in ("forward", "backward"):
+        for name in ("forward", "backward", "gradient"):
             for kind in ("float", "double"):
                 getattr(found, f"{name}_{kind}").argtypes = [ctypes.POINTER(_Struct)]
         found.normals.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p]
@@ -271,6 +271,58 @@ def backward(
         found["extra"] = arrays["d_current"]
         found["u"] = arrays["d_current"] @ tensors["input_weight"]  # type: ignore[operator]
     return found
+
+
+def loss_and_gradients(
+    setting: Setting,
+    tensors: Tensors,
+    memory: Memory,
+    grad_out: Tensor,
+    targets: Tensor,
+    weight: Tensor,
+    grad_end: Tensor | None = None,
+) -> tuple[float, Tensors]:
+    """Run through time and back in one call.
+
+    Args:
+        setting: As for `forward`, likewise the following.
+        tensors: See `forward`.
+        memory: See `forward`.
+        grad_out: Written: gradient of the outputs, (time, trial, output).
+        targets: See `loss`.
+        weight: See `loss`.
+        grad_end: See `backward`.
+
+    Returns:
+        The loss, and the gradients by the names of `_INPUTS`.
+    """
+    total = torch.empty(1, dtype=torch.float64)
+    classes = None if targets.is_floating_point() else targets
+    wanted = targets if classes is None else None
+    arrays: Tensors = {
+        **tensors, **_parts(setting, tensors), "alpha": setting.alpha, "rates": memory.rates,
+        "kept": memory.kept, "out": memory.outputs, "end": memory.end, "grad_out": grad_out,
+        "grad_end": grad_end, "classes": classes, "wanted": wanted, "weight": weight,
+        "loss": total,
+    }  # fmt: skip
+    counts = _counts(setting, tensors)
+    noise = setting.noise
+    if noise is not None:
+        arrays |= {"key": noise.key, "noise": noise.scale, "place": noise.place}
+        counts["first_step"] = noise.first
+    found: Tensors = {}
+    for name in _LEARNT:
+        value = tensors.get(name)
+        if value is not None:
+            found[name] = arrays[f"d_{name}"] = torch.empty_like(value)
+    _call("gradient", counts, arrays)
+    return float(total), found
+
+
+_LEARNT = (
+    "input_weight", "drive", "weights", "start", "gain", "threshold", "output_weight",
+    "output_bias",
+)  # fmt: skip
 
 
 def _parts(setting: Setting, tensors: Tensors) -> Tensors:

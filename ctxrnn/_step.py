@@ -244,9 +244,9 @@ def _loss_and_gradients(
         rows = slice(start, start + length)
         part = _segment(setting, tensors, state, rows)
         memory, grad = _memory(*part)
-        _kernel.forward(*part, memory)
-        loss += _kernel.loss(memory.outputs, prepared.targets[rows], prepared.weights[rows], grad)
-        found = _kernel.backward(*part, memory, grad, grad_end=grad_end)
+        targets, weights = prepared.targets[rows], prepared.weights[rows]
+        share, found = _kernel.loss_and_gradients(*part, memory, grad, targets, weights, grad_end)
+        loss += share
         grad_end = found["start"]
         for name, gradient in found.items():
             if gradient is not None and name != "start":

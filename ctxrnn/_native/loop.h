@@ -37,6 +37,11 @@ typedef struct {
   REAL *d_input_weight, *d_drive, *d_weights, *d_gain, *d_threshold, *d_start;
   REAL *d_output_weight, *d_output_bias;
   REAL *d_current;           /* (step, trial, unit) or null */
+  /* Of the loss only. */
+  const int64_t *classes;    /* (step, trial), or null for the squared error */
+  const REAL *wanted;        /* (step, trial, output) or null */
+  const REAL *weight;        /* (step, trial) */
+  double *loss;              /* (1,) */
 } NAME(loop);
 
 static inline ptrdiff_t NAME(pad)(ptrdiff_t units) { return (units + 15) / 16 * 16; }

@@ -11,11 +11,12 @@ static inline NAME(vec) NAME(logarithm)(NAME(vec) x) {
 #endif
 }
 
-/* Softmax cross-entropy; LANES rows side by side. Returns -1 if there is no memory. */
+/* Softmax cross-entropy; LANES rows side by side. Returns minus infinity, which no loss is, if
+ * there is no memory. */
 double NAME(cross_entropy)(const REAL *out, const int64_t *target, const REAL *weight, int64_t rows,
                            int64_t outputs, REAL *grad) {
   NAME(vec) *part = aligned_alloc(64, (size_t)outputs * sizeof(NAME(vec)));
-  if (!part) return -1;
+  if (!part) return -HUGE_VAL;
   double total = 0;
   for (int64_t row = 0; row < rows; row += LANES) {
     int64_t count = rows - row < LANES ? rows - row : LANES;
@@ -67,4 +68,16 @@ double NAME(squared_error)(const REAL *out, const REAL *target, const REAL *weig
     total += (double)(sum * scale);
   }
   return total;
+}
+
+/* Forward, loss and backward; `grad_out` is written. Returns 0, or 1 if there is no memory. */
+int NAME(gradient)(const NAME(loop) * n) {
+  if (NAME(forward)(n)) return 1;
+  int64_t rows = n->steps * n->trials;
+  REAL *grad = (REAL *)n->grad_out;
+  if (n->classes)
+    *n->loss = NAME(cross_entropy)(n->out, n->classes, n->weight, rows, n->outputs, grad);
+  else
+    *n->loss = NAME(squared_error)(n->out, n->wanted, n->weight, rows, n->outputs, grad);
+  return *n->loss == -HUGE_VAL || NAME(backward)(n);
 }
