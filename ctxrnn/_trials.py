@@ -67,15 +67,17 @@ class TrialBatch:
                     f"{name} must have shape {want} to match inputs "
                     f"{tuple(self.inputs.shape)}: got {tuple(got)}"
                 )
-        if not bool(((self.lengths >= 1) & (self.lengths <= steps)).all()):
+        shortest, longest = (int(end) for end in self.lengths.aminmax())
+        if shortest < 1 or longest > steps:
             raise ValueError(
                 f"lengths must lie in [1, {steps}], the steps of inputs: got "
-                f"{int(self.lengths.min())} to {int(self.lengths.max())}"
+                f"{shortest} to {longest}"
             )
-        if not bool(((self.task >= 0) & (self.task < len(self.names))).all()):
+        lowest, highest = (int(end) for end in self.task.aminmax())
+        if lowest < 0 or highest >= len(self.names):
             raise ValueError(
                 f"task must lie in [0, {len(self.names) - 1}], as there are {len(self.names)} "
-                f"names: got {int(self.task.min())} to {int(self.task.max())}"
+                f"names: got {lowest} to {highest}"
             )
         for name, steps_of in self.periods.items():
             if tuple(steps_of.shape) != (trials, 2):
