@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, overload
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -184,6 +185,8 @@ def train(
 
 def _each(name: str, value: Any, count: int) -> list[Any]:
     """Return one value per member."""
+    if isinstance(value, range | np.ndarray):
+        value = list(value)
     if not isinstance(value, list | tuple):
         return [value] * count
     if len(value) != count:

@@ -2,6 +2,7 @@ import dataclasses
 import functools
 import signal
 
+import numpy as np
 import pytest
 import torch
 
@@ -122,6 +123,29 @@ def test_members_have_tasks_settings_and_seeds_of_their_own():
         network = make(seed=index)
         train(network, tasks[index], configs[index], seed=5 + index)
         assert same(weights(network), weights(ensemble[index]))
+
+
+@pytest.mark.parametrize("seeds", [range(4, 6), np.arange(4, 6), (4, 5)])
+def test_seeds_come_in_any_sequence(seeds):
+    config = dataclasses.replace(CONFIG, steps=3)
+    ensemble, other = (Ensemble([make(seed=1), make(seed=2)]) for _ in range(2))
+    train(ensemble, Signs(), config, seed=seeds)
+    train(other, Signs(), config, seed=[4, 5])
+    assert all(same(weights(a), weights(b)) for a, b in zip(ensemble, other, strict=True))
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_members_are_computed_as_one():
+    def build():
+        return Ensemble([make(**{**member, "device": "cuda"}) for member in MEMBERS])
+
+    together, apart = build(), build()
+    config = dataclasses.replace(CONFIG, steps=5, evaluate_every=5)
+    train_by_default(together, Signs(), config, seed=0)
+    train(apart, Signs(), config, seed=0)
+    for one, other in zip(together, apart, strict=True):
+        for name, value in weights(one).items():
+            torch.testing.assert_close(value, weights(other)[name], rtol=0, atol=2e-2)
 
 
 def test_trials_that_are_shared_are_drawn_once():
