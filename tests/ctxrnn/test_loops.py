@@ -6,7 +6,19 @@ import shutil
 import pytest
 import torch
 
-from ctxrnn import CTRNN, Contexts, Recurrence, _adjoint, _kernel, variant_ids
+from ctxrnn import (
+    CTRNN,
+    Chain,
+    Contexts,
+    Drive,
+    Gain,
+    Hadamard,
+    Recurrence,
+    Threshold,
+    _adjoint,
+    _kernel,
+    variant_ids,
+)
 
 CONTEXTS, TRIALS, STEPS, UNITS = 4, 10, 11, 7
 # A step adds up a few dozen products of numbers near 1, and 11 steps follow each other: 1e3
@@ -127,6 +139,20 @@ def test_every_option_of_the_network(options, nonlinearity, form, loop):
     network = make("es-gain-asym-1", nonlinearity=nonlinearity, form=form, **options)
     # torch takes softplus(x) = x above 20, which is wrong by exp(-20) = 2e-9.
     compare(network, inputs, context, loop, 1e-7 if nonlinearity == "softplus" else ROUNDING)
+
+
+@fast_loop
+@pytest.mark.parametrize("readout", ["rates", "potentials"])
+@pytest.mark.parametrize("form", ["current", "rate"])
+def test_thresholds_gains_and_several_scalings_in_one_chain(form, readout, loop):
+    sizes = {"units": UNITS, "contexts": CONTEXTS}
+    chain = Chain(
+        Threshold(**sizes, seed=1), Gain(**sizes, seed=2), Hadamard(**sizes, rank=2, seed=3),
+        Threshold(**sizes, seed=4), Gain(**sizes, positive=True, seed=5),
+        Hadamard(**sizes, gated=True, seed=6), Drive(**sizes, seed=7),
+    )  # fmt: skip
+    inputs, context = trials()
+    compare(make(chain, form=form, readout=readout), inputs, context, loop)
 
 
 @pytest.mark.parametrize("form", ["current", "rate"])
