@@ -1,6 +1,10 @@
 """The compiled training step against autograd."""
 
 import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +23,7 @@ from ctxrnn._losses import step_weights
 from ctxrnn._step import Prepared, add_gradient
 
 pytestmark = pytest.mark.skipif(not _kernel.available(), reason="the kernel is not compiled")
+ROOT = Path(__file__).parents[2]
 TASKS, TRIALS, STEPS, INPUTS, OUTPUTS = 3, 8, 6, 4, 5
 
 
@@ -167,3 +172,26 @@ class _Poisoned:
     def take(self, name, shape, dtype):
         del name
         return torch.full(shape, torch.nan, dtype=dtype)
+
+
+def test_memory_is_written_before_it_is_read():
+    # The C library then hands out memory full of 3e38, whose square is infinite.
+    code = """
+import dataclasses, torch
+from tests.ctxrnn.test_step import *
+for kind in ("class", "vector"):
+    for variant in ("none", "es-gain-asym-1"):
+        for form in ("current", "rate"):
+            trials = batch(kind, torch.float32)
+            trials.mask[:3, 2:] = 0  # And those of the last task count nothing at all.
+            network = CTRNN(INPUTS, 7, OUTPUTS, variant, contexts=TASKS, form=form, seed=0)
+            loss, found = gradients(network, trials, TrainConfig(), "compiled")
+            wanted, _ = gradients(network, trials, TrainConfig(), "plain")
+            assert abs(loss - wanted) < 1e-4 * wanted, (kind, variant, form, loss, wanted)
+            assert all(value.isfinite().all() for value in found.values())
+"""
+    environment = {**os.environ, "MALLOC_PERTURB_": str(0x80), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
