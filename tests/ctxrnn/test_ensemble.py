@@ -148,6 +148,16 @@ def test_on_a_gpu_members_are_computed_as_one():
             torch.testing.assert_close(value, weights(other)[name], rtol=0, atol=2e-2)
 
 
+def test_members_with_other_tasks_but_the_same_judge_see_their_own_trials():
+    judge, tasks = Signs(), [Signs(2.0), Signs(0.5)]
+    ensemble = Ensemble([make(seed=1), make(seed=1)])
+    train(ensemble, tasks, CONFIG, seed=0, evaluation_tasks=judge)
+    for index in range(2):
+        alone = make(seed=1)
+        train(alone, tasks[index], CONFIG, seed=0, evaluation_tasks=judge)
+        assert same(weights(alone), weights(ensemble[index]))
+
+
 def test_trials_that_are_shared_are_drawn_once():
     shared, own = Signs(), Signs()
     train(Ensemble([make(seed=seed) for seed in range(4)]), shared, CONFIG, seed=0)

@@ -165,7 +165,7 @@ def test_time_constants_are_learnt(form, noise):
 
 
 def test_contexts_get_their_gradient():
-    for kind in ("soft", "varying"):
+    for kind in ("soft", "soft, shared", "one-hot", "varying"):
         network = make("es-gain-asym-1")
         inputs, context = trials(kind)
         found = {}
