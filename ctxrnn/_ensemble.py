@@ -69,7 +69,13 @@ class Ensemble(nn.Module):
                 "seed": 3}`.
             common: Arguments that all share, e.g. `contexts=10, dt=20`.
         """
-        return cls([CTRNN(inputs=inputs, outputs=outputs, **(common | own)) for own in members])
+        networks = []
+        for index, own in enumerate(members):
+            try:
+                networks.append(CTRNN(inputs=inputs, outputs=outputs, **(common | own)))
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"member {index}: {error}") from None
+        return cls(networks)
 
     def __len__(self) -> int:
         return len(self.networks)
@@ -89,7 +95,7 @@ class Ensemble(nn.Module):
         inputs: Tensor | np.ndarray | Sequence[Tensor],
         context: Tensor | np.ndarray | Contexts | Sequence[Any] | None = None,
         *,
-        generator: Sequence[torch.Generator | int] | int | None = None,
+        generator: Sequence[torch.Generator | int] | torch.Generator | int | None = None,
         noise: float | None = None,
         threads: int | None = None,
     ) -> list[Trajectory]:
@@ -99,7 +105,8 @@ class Ensemble(nn.Module):
             inputs: Stimulus, (trial, time, input): one for all, or a list with one for each.
             context: Likewise, (trial, context) or as `CTRNN` takes it.
             generator: Source of the noise of each member, a list of generators or seeds; one seed
-                gives all the same numbers; None draws from torch's generator.
+                gives all the same numbers, one generator is asked by all in order; None draws from
+                torch's generator.
             noise: sigma in place of the members' own.
             threads: Threads to use; None for as many as the process may.
 
@@ -111,8 +118,9 @@ class Ensemble(nn.Module):
             _for_each(name, value, count)
             for name, value in (("inputs", inputs), ("context", context), ("generator", generator))
         ]
-        if generator is None or threads == 1:
-            threads = 1  # Torch's own generator must be asked in order.
+        sources = [source for source in given[2] if isinstance(source, torch.Generator)]
+        if generator is None or len({id(source) for source in sources}) < len(sources):
+            threads = 1  # A generator that several members share must be asked in order.
 
         def one(index: int) -> Trajectory:
             u, c, source = (values[index] for values in given)

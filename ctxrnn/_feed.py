@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import torch
 
@@ -43,9 +42,6 @@ class Feed:
         device: Device of the networks.
         dtype: Their type.
         ahead: Draws the trials of the next step in the background, or None.
-
-    Attributes:
-        waited: Seconds spent waiting for trials so far.
     """
 
     def __init__(
@@ -64,7 +60,6 @@ class Feed:
         self.tasks, self.evaluation_tasks, self.seed = tasks, evaluation_tasks, seed
         self.trials, self.evaluation_trials, self.steps = trials, evaluation_trials, steps
         self.device, self.dtype, self.ahead = device, dtype, ahead
-        self.waited = 0.0
         self._now: tuple[int, Prepared] | None = None
         self._next: tuple[int, Future[Prepared]] | None = None
         self._evaluation: tuple[int, TrialBatch] | None = None
@@ -73,16 +68,19 @@ class Feed:
         """Return the trials of a step, counted from 0."""
         if self._now is not None and self._now[0] == step:
             return self._now[1]
-        started = time.perf_counter()
         if self._next is not None and self._next[0] == step:
             prepared = self._next[1].result()
         else:
             prepared = self._draw(step)
-        self.waited += time.perf_counter() - started
         self._now, self._next = (step, prepared), None
         if self.ahead is not None and step + 1 < self.steps:
             self._next = (step + 1, self.ahead.submit(self._draw, step + 1))
         return prepared
+
+    def settle(self) -> None:
+        """Wait until nothing is drawn in the background, so that others may use the tasks."""
+        if self._next is not None:
+            wait([self._next[1]])
 
     def _draw(self, step: int) -> Prepared:
         with _one_at_a_time:

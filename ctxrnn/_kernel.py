@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import hashlib
 import logging
 import os
 from collections.abc import Iterable
@@ -66,24 +67,42 @@ def library() -> ctypes.CDLL | None:
             continue
         try:
             found = ctypes.CDLL(str(path))
-            size = found.kernel_size()
+            fits = found.kernel_size() == ctypes.sizeof(_Struct) and _of_these_sources(found)
+            if fits:
+                _declare(found)
         except (OSError, AttributeError) as error:
             logger.warning("%s cannot be loaded: %s", path, error)
             continue
-        if size != ctypes.sizeof(_Struct):
-            logger.warning("%s is of another version: install ctxrnn again", path)
+        if not fits:
+            logger.warning(
+                "%s was compiled from other sources and is left out: run `pip install` again", path
+            )
             continue
-        for name in ("forward", "backward", "gradient"):
-            for kind in ("float", "double"):
-                getattr(found, f"{name}_{kind}").argtypes = [ctypes.POINTER(_Struct)]
-        found.normals.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p]
-        for name in ("cross_entropy", "squared_error"):
-            for kind in ("float", "double"):
-                loss = getattr(found, f"{name}_{kind}")
-                loss.restype = ctypes.c_double
-                loss.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_int64] * 2 + [ctypes.c_void_p]
         return found
     return None
+
+
+def _of_these_sources(found: ctypes.CDLL) -> bool:
+    """Tell whether a library was compiled from the sources beside it, where there are any."""
+    folder = Path(__file__).parent / "_native"
+    paths = sorted(path for path in folder.glob("*") if path.suffix in (".c", ".h"))
+    if not paths:
+        return True
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in paths)).digest()
+    found.kernel_sources.restype = ctypes.c_longlong
+    return bool(found.kernel_sources() == int.from_bytes(digest[:7], "big"))
+
+
+def _declare(found: ctypes.CDLL) -> None:
+    """Declare the arguments of all functions."""
+    found.normals.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p]
+    for kind in ("float", "double"):
+        for name in ("forward", "backward", "gradient"):
+            getattr(found, f"{name}_{kind}").argtypes = [ctypes.POINTER(_Struct)]
+        for name in ("cross_entropy", "squared_error"):
+            loss = getattr(found, f"{name}_{kind}")
+            loss.restype = ctypes.c_double
+            loss.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_int64] * 2 + [ctypes.c_void_p]
 
 
 def available() -> bool:
@@ -296,6 +315,7 @@ def loss_and_gradients(
     Returns:
         The loss, and the gradients by the names of `_INPUTS`.
     """
+    _check_loss(memory.outputs, targets, weight)
     total = torch.empty(1, dtype=torch.float64)
     classes = None if targets.is_floating_point() else targets
     wanted = targets if classes is None else None
@@ -346,6 +366,7 @@ def loss(outputs: Tensor, targets: Tensor, weight: Tensor, grad: Tensor) -> floa
     found = library()
     if found is None:
         raise RuntimeError("the compiled loop is not there: install ctxrnn again with a C compiler")
+    _check_loss(outputs, targets, weight)
     name = "squared_error" if targets.is_floating_point() else "cross_entropy"
     kind = "double" if outputs.dtype == torch.float64 else "float"
     pointers = (outputs.data_ptr(), targets.data_ptr(), weight.data_ptr())
@@ -420,3 +441,15 @@ class _Loop(torch.autograd.Function):
 def contiguous(tensors: Iterable[Tensor | None]) -> list[Tensor | None]:
     """Detach the tensors and lay them out as the loop reads them."""
     return [None if tensor is None else tensor.detach().contiguous() for tensor in tensors]
+
+
+def _check_loss(outputs: Tensor, targets: Tensor, weight: Tensor) -> None:
+    """Raise TypeError for arrays that the loss would misread."""
+    classes = targets.dtype == torch.int64
+    shape = outputs.shape[:2] if classes else outputs.shape
+    fits = (classes or targets.dtype == outputs.dtype) and targets.shape == shape
+    if not (fits and weight.dtype == outputs.dtype and weight.shape == outputs.shape[:2]):
+        raise TypeError(
+            f"targets {tuple(targets.shape)} {targets.dtype} and weights {tuple(weight.shape)} "
+            f"{weight.dtype} do not fit outputs {tuple(outputs.shape)} {outputs.dtype}"
+        )

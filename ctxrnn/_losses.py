@@ -18,12 +18,13 @@ def step_weights(batch: TrialBatch) -> Tensor:
     Raises:
         ValueError: If nothing has any weight.
     """
-    total = batch.mask.new_zeros(len(batch.names)).index_add(0, batch.task, batch.mask.sum(1))
+    mask = batch.mask if batch.mask.is_floating_point() else batch.mask.float()
+    total = mask.new_zeros(len(batch.names)).index_add(0, batch.task, mask.sum(1))
     present = (total > 0).sum()
     if not bool(present):
         raise ValueError("mask must weigh at least one step: got zeros only")
     share = torch.where(total > 0, 1 / (total * present), torch.zeros_like(total))
-    return batch.mask * share[batch.task].unsqueeze(-1)
+    return mask * share[batch.task].unsqueeze(-1)
 
 
 def _average_by_task(errors: Tensor, batch: TrialBatch) -> Tensor:

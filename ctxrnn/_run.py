@@ -161,7 +161,8 @@ class Run:
     def _diverge(self, loss: float, norm: float) -> None:
         self.history.stopped = "diverged"
         self.history.message = (
-            f"training of {self.network.variant!r} diverged at step {self.step + 1}: "
+            f"training of {self.network.variant!r} with N = {self.network.units} and seed "
+            f"{self.seed} diverged at step {self.step + 1}: "
             f"loss {loss:g}, gradient norm {norm:g}. Kept the weights of step "
             f"{self.history.kept_step}; try a lower learning_rate (was "
             f"{self.config.rate(self.step):g}) or a smaller clip"

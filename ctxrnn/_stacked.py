@@ -94,6 +94,9 @@ def _member(
     )
     if network.nonlinearity_name is None or (contexts is not None and contexts.varies):
         return None
+    if network.loop not in ("auto", "adjoint"):
+        return None
+    prepared.check_targets(network.outputs)
     groups = prepared.groups(contexts)
     circuit = network.circuit(contexts if groups is None else groups.contexts)
     recurrent = circuit.recurrent

@@ -47,7 +47,7 @@ class Prepared:
         check_finite("inputs", self.batch.inputs, "Mend or leave out the trials that hold them.")
         self.inputs = self.batch.inputs.transpose(0, 1).contiguous()
         self.targets = self.batch.targets.transpose(0, 1).contiguous()
-        self.weights = step_weights(self.batch).transpose(0, 1).contiguous()
+        self.weights = step_weights(self.batch).to(dtype).transpose(0, 1).contiguous()
         classes = not self.targets.is_floating_point()
         counts = (self.weights != 0).cpu().numpy()
         self.last = (len(counts) - counts[::-1].argmax(0)) * counts.any(0)
@@ -57,6 +57,20 @@ class Prepared:
         self.lowest, self.highest = (0, 0)
         if classes:
             self.lowest, self.highest = (int(end) for end in self.targets.aminmax())
+
+    def check_targets(self, outputs: int) -> None:
+        """Raise ValueError unless the targets fit a network with so many outputs."""
+        if not self.targets.is_floating_point():
+            if self.lowest < 0 or self.highest >= outputs:
+                raise ValueError(
+                    f"targets must be classes 0 to {outputs - 1}, as the network has {outputs} "
+                    f"outputs: got {self.lowest} to {self.highest}"
+                )
+        elif self.targets.shape[-1] != outputs:
+            raise ValueError(
+                f"targets must have the {outputs} outputs of the network: got "
+                f"{self.targets.shape[-1]}"
+            )
 
     def parted(self, setting: _kernel.Setting) -> _kernel.Setting:
         """Split the parts of a run by task, and run each only as long as its loss has weight.
@@ -134,6 +148,7 @@ def add_gradient(
             f"inputs must have {network.inputs} channels for this network: "
             f"got {prepared.inputs.shape[-1]}"
         )
+    prepared.check_targets(network.outputs)
     steps, trials, _ = prepared.inputs.shape
     run = network.prepare_run(
         prepared.contexts_for(network), trials, steps, generator=generator, checked=True
@@ -171,10 +186,7 @@ def _compiled_gradient(
 
     Autograd is left with what leads from the parameters to W(c), E c and the like.
     """
-    classes = not prepared.targets.is_floating_point()
-    fits = prepared.lowest >= 0 and prepared.highest < network.outputs
-    fits = fits if classes else prepared.targets.shape[-1] == network.outputs
-    if not fits or not _compiled.covers(network, contexts):
+    if not _compiled.covers(network, contexts):
         return None
     steps = len(prepared.inputs)
     groups = prepared.groups(contexts) if len(network.modulation) else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ctxrnn import _kernel, _stacked
+from ctxrnn import _stacked
 from ctxrnn._checks import check_integer, make_generator
 from ctxrnn._config import Callback, TaskSource, TrainConfig, TrainingHistory
 from ctxrnn._ensemble import Ensemble
@@ -134,7 +135,7 @@ def train(
             (`CTXRNN_THREADS`, or its cores). One network takes one thread.
         ahead: Whether to draw the next step's trials in the background.
         stack: Whether members are computed as one, padded to the largest N, instead of one after
-            another; None does so on a GPU, and where the compiled loop is missing.
+            another; None does so on a GPU. Then a member is what it is alone up to rounding only.
 
     Returns:
         The history, or one for each member. If the loss or its gradient became NaN or infinite,
@@ -159,12 +160,13 @@ def train(
         check_integer("seed", number)
     files = _files(checkpoint, count, alone)
     if stack is None:
-        stack = members[0].device.type != "cpu" or not _kernel.available()
+        stack = members[0].device.type != "cpu"
     runs: list[Run] = []
     try:
         for member, *rest in zip(members, sources, judges, settings, seeds, strict=True):
             source, judge, setting, number = rest
-            runs.append(Run(member, source, judge or source, setting, number, callbacks))
+            with _named(None if alone else len(runs)):
+                runs.append(Run(member, source, judge or source, setting, number, callbacks))
         for run, file in zip(runs, files, strict=True):
             if file is not None and file.exists():
                 run.resume(file)
@@ -181,6 +183,17 @@ def train(
             run.release()
     histories = [run.history for run in runs]
     return histories[0] if alone else histories
+
+
+@contextlib.contextmanager
+def _named(index: int | None) -> Iterator[None]:
+    """Say in an error which member it is about."""
+    try:
+        yield
+    except ValueError as error:
+        if index is None:
+            raise
+        raise ValueError(f"member {index}: {error}") from None
 
 
 def _each(name: str, value: Any, count: int) -> list[Any]:
@@ -213,11 +226,15 @@ def _files(checkpoint: Any, count: int, alone: bool) -> list[Path | None]:
                 "checkpoint of an ensemble must be a folder, or a list of files: "
                 f"{folder} is a file"
             )
+        if not folder.parent.is_dir():
+            raise FileNotFoundError(f"no folder {folder.parent} for the checkpoints: make it")
         folder.mkdir(exist_ok=True)
         files = [folder / f"member-{index}.training" for index in range(count)]
     for file in files:
         if not file.parent.is_dir():
             raise FileNotFoundError(f"no folder {file.parent} for the checkpoint: make it")
+        if file.is_dir():
+            raise ValueError(f"checkpoint must be a file: {file} is a folder; give another name")
     return list(files)
 
 
@@ -232,7 +249,7 @@ class _Loop:
         background: ThreadPoolExecutor | None,
         stack: bool,
     ) -> None:
-        self.stack = stack
+        self.stack, self.waited = stack, 0.0
         self.runs, self.files, self.threads = list(runs), list(files), threads
         self.background = background
         self._feeds: dict[Any, Feed] = {}
@@ -272,7 +289,9 @@ class _Loop:
             many = f"{len(self.runs)} networks" if len(self.runs) > 1 else variants[0]
             bar.set_description(many)
             while active := [run for run in self.runs if not run.history.stopped]:
+                started = time.perf_counter()
                 prepared = [feeds[id(run)].training(run.step) for run in active]
+                self.waited += time.perf_counter() - started
                 if self.stack and len(active) > 1:
                     _stacked.take_step(active, prepared)
                 else:
@@ -285,11 +304,17 @@ class _Loop:
                     raise KeyboardInterrupt(_interrupted(self.runs, self.files))
 
     def _judge(self, active: Sequence[Run], feeds: dict[int, Feed], bar: Any) -> None:
-        for run in active:
-            if not run.history.stopped and run.evaluation_due:
-                feed = feeds[id(run)]
-                run.waited = feed.waited
-                run.evaluate(feed.evaluation(run.step))
+        due = [run for run in active if not run.history.stopped and run.evaluation_due]
+        started = time.perf_counter()
+        if due:
+            # Callbacks may use the tasks, which need not be safe to use from two threads at once.
+            for feed in feeds.values():
+                feed.settle()
+        batches = [feeds[id(run)].evaluation(run.step) for run in due]
+        self.waited += time.perf_counter() - started
+        for run, batch in zip(due, batches, strict=True):
+            run.waited = self.waited
+            run.evaluate(batch)
         rows = [run.history.rows[-1] for run in self.runs if run.history.rows]
         if rows and any(run.last_evaluation == run.step for run in active):
             mean = sum(row["relative_mean"] for row in rows) / len(rows)
@@ -307,7 +332,7 @@ class _Loop:
 
 
 def _interrupted(runs: Sequence[Run], files: Sequence[Path | None]) -> str:
-    step = max(run.step for run in runs if not run.history.stopped or run.step)
+    step = max(run.step for run in runs)
     if files[0] is None:
         return f"interrupted after step {step}"
     where = files[0] if len(files) == 1 else files[0].parent

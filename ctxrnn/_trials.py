@@ -67,6 +67,16 @@ class TrialBatch:
                     f"{name} must have shape {want} to match inputs "
                     f"{tuple(self.inputs.shape)}: got {tuple(got)}"
                 )
+        classes = self.targets.dtype == torch.int64 and self.targets.ndim == 2
+        if not classes and not (self.targets.is_floating_point() and self.targets.ndim == 3):
+            raise TypeError(
+                "targets must be classes, (trial, time) int64, or wanted outputs, "
+                f"(trial, time, output) floating point: got {tuple(self.targets.shape)} "
+                f"{self.targets.dtype}"
+            )
+        for name in ("task", "lengths"):
+            if getattr(self, name).dtype != torch.int64:
+                raise TypeError(f"{name} must be int64: got {getattr(self, name).dtype}")
         shortest, longest = (int(end) for end in self.lengths.aminmax())
         if shortest < 1 or longest > steps:
             raise ValueError(

@@ -1,6 +1,7 @@
 import dataclasses
 import functools
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -416,3 +417,60 @@ def test_members_that_cannot_be_stacked_are_trained_all_the_same(options):
     train(alone, Signs(), CONFIG, seed=0)
     for name, value in weights(alone).items():
         torch.testing.assert_close(weights(together[1])[name], value, rtol=0, atol=1e-3)
+
+
+def test_callbacks_have_the_tasks_to_themselves():
+    class Busy(Signs):
+        busy = False
+
+        def sample(self, trials, *, generator):
+            assert not self.busy
+            self.busy = True
+            time.sleep(0.002)
+            try:
+                return super().sample(trials, generator=generator)
+            finally:
+                self.busy = False
+
+    tasks, config = Busy(), dataclasses.replace(CONFIG, evaluate_every=1, steps=15)
+    ensemble = Ensemble([make(seed=seed) for seed in range(4)])
+    train(
+        ensemble, tasks, config, seed=range(4),
+        callbacks=[lambda network, row: tasks.sample(8, generator=make_generator(0))],
+    )  # fmt: skip
+
+
+def test_one_generator_is_asked_by_the_members_in_order():
+    ensemble = Ensemble([make(seed=seed) for seed in range(8)])
+    inputs, context = torch.ones(4, 5, 1), torch.eye(2)[[0, 0, 1, 1]]
+    source = torch.Generator().manual_seed(0)
+    wanted = [member(inputs, context, generator=source).outputs for member in ensemble]
+    for _ in range(5):
+        found = ensemble(inputs, context, generator=torch.Generator().manual_seed(0), threads=4)
+        assert all(torch.equal(a.outputs, b) for a, b in zip(found, wanted, strict=True))
+
+
+def test_waiting_is_counted_once_for_all_and_with_evaluations():
+    class Slow(Signs):
+        def sample(self, trials, *, generator):
+            time.sleep(0.01)
+            return super().sample(trials, generator=generator)
+
+    config = dataclasses.replace(CONFIG, steps=10, evaluate_every=5)
+    ensemble = Ensemble([make(seed=seed) for seed in range(3)])
+    histories = train(ensemble, Slow(), config, seed=range(3), ahead=False)
+    # Three seeds, ten batches of training each, and two of evaluation.
+    assert all(history.rows[-1]["seconds_waiting"] >= 36 * 0.01 for history in histories)
+
+
+def test_errors_say_which_member_they_are_about(tmp_path):
+    with pytest.raises(TypeError, match=r"member 1: .*units"):
+        Ensemble.of(1, 2, [{"units": 4}, {"unit": 4}])
+    other = CTRNN(1, 4, 2, "e-add", contexts=3, seed=0)
+    with pytest.raises(ValueError, match="member 1: network must have as many contexts"):
+        train(Ensemble([make(), other]), Signs(), CONFIG, seed=0)
+    with pytest.raises(FileNotFoundError, match=r"no folder .*: make it"):
+        train(Ensemble([make()]), Signs(), CONFIG, seed=0, checkpoint=tmp_path / "a" / "b")
+    (tmp_path / "member-0.training").mkdir()
+    with pytest.raises(ValueError, match="is a folder; give another name"):
+        train(Ensemble([make()]), Signs(), CONFIG, seed=0, checkpoint=tmp_path)

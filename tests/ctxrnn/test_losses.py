@@ -81,7 +81,7 @@ def test_the_loss_follows_the_targets():
         (
             lambda c, v: cross_entropy(torch.zeros(3, 2, 2), replace(c, targets=c.targets.int())),
             TypeError,
-            r"classes \(int64\) for this loss: got torch.int32",
+            r"targets must be classes",
         ),
         (
             lambda c, v: cross_entropy(torch.zeros(3, 1, 2), c),

@@ -96,7 +96,7 @@ def test_a_class_outside_the_outputs_never_reaches_the_compiled_loss(target):
     trials = batch()
     trials.targets[0, 0] = target
     network = CTRNN(INPUTS, 7, OUTPUTS, "e-add", contexts=TASKS, seed=0, dtype=torch.float64)
-    with pytest.raises((IndexError, RuntimeError), match="out of bounds"):
+    with pytest.raises(ValueError, match="must be classes 0 to 4, as the network has 5 outputs"):
         gradients(network, trials, TrainConfig(), "auto")
 
 
@@ -195,3 +195,57 @@ for kind in ("class", "vector"):
         [sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda b: {"targets": b.targets.int()},
+        lambda b: {"targets": b.targets.to(torch.uint8)},
+        lambda b: {"targets": b.targets.double()},
+        lambda b: {"targets": b.targets.unsqueeze(-1).repeat(1, 1, 4)},
+        lambda b: {"task": b.task.int()},
+    ],
+)
+def test_trials_that_the_loop_would_misread_are_refused(change):
+    with pytest.raises(TypeError, match=r"(targets must be classes|task must be int64)"):
+        dataclasses.replace(batch(), **change(batch()))
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.float32])
+def test_masks_of_any_type_weigh_alike(dtype):
+    network = CTRNN(INPUTS, 7, OUTPUTS, "e-add", contexts=TASKS, seed=0, dtype=torch.float64)
+    mask = batch().mask > 0.3
+    losses = [
+        gradients(network, dataclasses.replace(batch(), mask=mask.to(kind)), TrainConfig(), loop)[0]
+        for kind, loop in ((dtype, "compiled"), (dtype, "plain"), (torch.float64, "compiled"))
+    ]
+    assert losses == pytest.approx([losses[-1]] * 3, rel=1e-6)
+
+
+def test_wanted_outputs_must_be_those_of_the_network():
+    network = CTRNN(INPUTS, 7, OUTPUTS + 1, "e-add", contexts=TASKS, seed=0, dtype=torch.float64)
+    with pytest.raises(ValueError, match="must have the 6 outputs of the network: got 5"):
+        gradients(network, batch("vector"), TrainConfig(), "auto")
+
+
+def test_the_kernel_refuses_what_it_would_misread():
+    outputs, grad = torch.zeros(2, 3, 4), torch.zeros(2, 3, 4)
+    good = torch.zeros(2, 3, dtype=torch.int64), torch.ones(2, 3)
+    _kernel.loss(outputs, *good, grad)
+    for targets, weight in (
+        (good[0].int(), good[1]),
+        (good[0][:1], good[1]),
+        (good[0], good[1].double()),
+        (good[0], good[1][:1]),
+        (outputs.double(), good[1]),
+        (outputs[..., :2], good[1]),
+    ):
+        with pytest.raises(TypeError, match="do not fit outputs"):
+            _kernel.loss(outputs, targets, weight, grad)
+
+
+def test_a_library_of_other_sources_is_left_out(monkeypatch, caplog):
+    monkeypatch.setattr(_kernel, "_of_these_sources", lambda _: False)
+    assert _kernel.library.__wrapped__() is None
+    assert "was compiled from other sources and is left out" in caplog.text
