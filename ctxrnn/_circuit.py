@@ -1,7 +1,7 @@
 """The effective parameters of a network in one context, and how its weights act on rates.
 
-Synaptic factors stay factored: no per-trial N x N matrix is formed outside `dense`, which is the
-reference for tests and for the Jacobian at single states.
+Synaptic factors stay factored: no N x N matrix is formed for each trial. `dense` forms one for
+each of a few contexts, which many trials share, and for the Jacobian at single states.
 """
 
 from __future__ import annotations
@@ -268,7 +268,7 @@ class Circuit:
         return currents if self.gain is None else self.gain * currents
 
     def dense_weight(self) -> Tensor:
-        """Return W(c) as (unit, unit) or (trial, unit, unit); a reference, not for the loop."""
+        """Return W(c), (unit, unit) or (trial, unit, unit); for contexts, not for each trial."""
         if self.recurrent is None:
             raise ValueError("the circuit has no recurrent weights: no pathway has set them")
         return self.recurrent.dense()

@@ -356,6 +356,8 @@ def _parts(setting: Setting, tensors: Tensors) -> Tensors:
 def loss(outputs: Tensor, targets: Tensor, weight: Tensor, grad: Tensor) -> float:
     """Return sum(weight * error) and write its gradient with respect to the outputs.
 
+    The loss alone, to be tested; training takes `loss_and_gradients`.
+
     Args:
         outputs: (time, trial, output).
         targets: Classes, (time, trial) int64, for the cross-entropy; wanted outputs,

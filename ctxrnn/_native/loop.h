@@ -56,6 +56,15 @@ typedef struct {
   REAL *base, *at;
 } NAME(arena);
 
+/* Make room for `need` numbers, and for as many ranges as there are parts; null if there is none. */
+static range *NAME(reserve)(NAME(arena) * arena, ptrdiff_t need, ptrdiff_t parts) {
+  arena->base = arena->at = aligned_alloc(64, (size_t)((need + 15) / 16 * 16) * sizeof(REAL));
+  range *ranges = malloc((size_t)parts * sizeof(range));
+  if (arena->base && ranges) return ranges;
+  free(arena->base), free(ranges);
+  return 0;
+}
+
 static REAL *NAME(take)(NAME(arena) * arena, ptrdiff_t count) {
   REAL *here = arena->at;
   arena->at += (count + 15) / 16 * 16;
@@ -193,13 +202,9 @@ int NAME(forward)(const NAME(loop) * n) {
   const ptrdiff_t padded = NAME(pad)(N);
   ptrdiff_t need = n->groups * N * ld + I * ld + N * c.out_ld + 8 * c.plane + 2 * ld +
                    B * c.out_ld + B * padded + 16 * 32;
-  NAME(arena) arena = {aligned_alloc(64, (size_t)((need + 15) / 16 * 16) * sizeof(REAL)), 0};
-  range *ranges = malloc((size_t)n->parts * sizeof(range));
-  if (!arena.base || !ranges) {
-    free(arena.base), free(ranges);
-    return 1;
-  }
-  arena.at = arena.base;
+  NAME(arena) arena;
+  range *ranges = NAME(reserve)(&arena, need, n->parts);
+  if (!ranges) return 1;
   NAME(prepare)(n, &c, &arena);
   REAL *weights = NAME(take)(&arena, n->groups * N * ld);
   for (ptrdiff_t g = 0; g < n->groups; g++)
@@ -396,13 +401,9 @@ int NAME(backward)(const NAME(loop) * n) {
   chunk = chunk < 1 ? 1 : chunk > n->steps ? n->steps : chunk;
   ptrdiff_t need = 2 * weights_size + I * ld + 2 * O * ld + (10 + chunk) * c.plane + 2 * ld +
                    16 * 32;
-  NAME(arena) arena = {aligned_alloc(64, (size_t)((need + 15) / 16 * 16) * sizeof(REAL)), 0};
-  range *ranges = malloc((size_t)n->parts * sizeof(range));
-  if (!arena.base || !ranges) {
-    free(arena.base), free(ranges);
-    return 1;
-  }
-  arena.at = arena.base;
+  NAME(arena) arena;
+  range *ranges = NAME(reserve)(&arena, need, n->parts);
+  if (!ranges) return 1;
   NAME(prepare)(n, &c, &arena);
   REAL *weights = NAME(take)(&arena, weights_size), *output_weight = 0;
   NAME(pack)(n->weights, N, n->groups * N, N, weights, ld);

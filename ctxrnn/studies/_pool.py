@@ -49,10 +49,8 @@ def _work(
     """
     if _Worker.stop.is_set():
         raise KeyboardInterrupt
-    done: dict[Cell, int] = {}
 
     def report(cell: Cell, step: int) -> None:
-        done[cell] = step
         _Worker.progress.put((cell, step))
         if _Worker.stop.is_set():
             # Training puts an interrupt off until its checkpoint is written.
