@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import shlex
+import signal
 import sys
+import threading
 from pathlib import Path
 
 import click
@@ -64,6 +66,35 @@ def reproduce(scale: str, out: Path | None, seeds: int | None, workers: int | No
     click.echo(f"report: {folder / 'report.html'}")
 
 
+class _Studies(click.Group):
+    """The studies by name; imported only when one is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the studies and of the commands on results folders."""
+        from ctxrnn.studies._command import command_names
+
+        return command_names()
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a study or a command; an unknown name is an error that lists the known ones."""
+        from ctxrnn.studies._command import command
+
+        return command(cmd_name)
+
+
+@app.group(
+    cls=_Studies,
+    epilog="Examples: ctxrnn study packing --scale quick; ctxrnn study packing --help; "
+    "ctxrnn study my_study.py; ctxrnn study status results/packing-quick",
+)
+def study() -> None:
+    """Run a study: a grid of networks, trained, measured, drawn; resumable.
+
+    Stopped at any moment, the same command goes on where it was. A study of your own is a Python
+    file; docs/studies.md shows one.
+    """
+
+
 @app.command(epilog="Example: ctxrnn models --units 64 --contexts 20")
 @click.option("--units", default=48, help="N.")
 @click.option("--inputs", default=17, help="I.")
@@ -111,6 +142,8 @@ def main(arguments: list[str] | None = None) -> int:
     Errors that a user can mend take one line on stderr; `--debug` shows the traceback.
     """
     given = sys.argv[1:] if arguments is None else arguments
+    if arguments is None:
+        _end_like_ctrl_c()
     try:
         result = app.main(args=given, prog_name="ctxrnn", standalone_mode=False)
     except KeyboardInterrupt as stop:
@@ -126,6 +159,12 @@ def main(arguments: list[str] | None = None) -> int:
         click.echo(f"error: {' '.join(str(error).split())}", err=True)
         return 2
     return int(result or 0)
+
+
+def _end_like_ctrl_c() -> None:
+    """Let a request to end (SIGTERM, as batch systems send) stop as cleanly as Ctrl-C."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def _stopped(detail: str) -> int:

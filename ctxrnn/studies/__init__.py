@@ -1,5 +1,10 @@
 """Studies: grids of networks that are trained, measured, recorded and drawn."""
 
+from ctxrnn.studies._networks import NetworkSettings as NetworkSettings
+from ctxrnn.studies._networks import Plan as Plan
+from ctxrnn.studies._networks import Trained as Trained
+from ctxrnn.studies._networks import plan_network as plan_network
+from ctxrnn.studies._reproduce import SCALES as SCALES
+from ctxrnn.studies._reproduce import ReproduceSettings as ReproduceSettings
 from ctxrnn.studies._reproduce import reproduce as reproduce
-from ctxrnn.studies._settings import SCALES as SCALES
-from ctxrnn.studies._settings import ReproduceSettings as ReproduceSettings
+from ctxrnn.studies._study import Study as Study

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ctxrnn.analysis import ambiguity_curve, plots
@@ -13,16 +12,14 @@ if TYPE_CHECKING:
 
 
 def reproduce_figures(
-    folder: Path, tables: Mapping[str, pd.DataFrame], tasks: Sequence[str]
-) -> dict[str, Path]:
-    """Draw the figures into a folder as PDF and PNG; return the PNG of each by its name."""
-    folder.mkdir(parents=True, exist_ok=True)
-    drawn = {
+    tables: Mapping[str, pd.DataFrame], tasks: Sequence[str]
+) -> dict[str, plots.Figure]:
+    """Draw the figures of the main job, by name."""
+    return {
         "learning": _learning(tables),
         "ambiguity": _ambiguity(tables),
         "tasks": _tasks(tables, tasks),
     }
-    return {name: plots.save_figure(figure, folder / name)[-1] for name, figure in drawn.items()}
 
 
 def _learning(tables: Mapping[str, pd.DataFrame]) -> plots.Figure:

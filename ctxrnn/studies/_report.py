@@ -12,11 +12,10 @@ import pandas as pd
 
 from ctxrnn._checkpoint import write_atomically
 from ctxrnn.analysis import mean_interval
-from ctxrnn.studies._figures import reproduce_figures
 
 if TYPE_CHECKING:
-    from ctxrnn.studies._folder import ResultsFolder
-    from ctxrnn.studies._settings import ReproduceSettings
+    from ctxrnn.studies._reproduce import ReproduceSettings
+    from ctxrnn.studies._results import ResultsFolder
 
 _CSS = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:0 auto;padding:1rem;color:#1a1a1a}
@@ -37,8 +36,11 @@ def write_report(
     tables: Mapping[str, pd.DataFrame],
     provenance: Mapping[str, Any],
 ) -> Path:
-    """Draw the figures and write `report.html`, which needs no other file."""
-    figures = reproduce_figures(results.path / "figures", tables, settings.tasks)
+    """Write `report.html`, which needs no other file; the figures have been drawn."""
+    figures = {
+        name: results.path / "figures" / f"{name}.png"
+        for name in ("learning", "ambiguity", "tasks")
+    }
     parts = [
         "<h1>How well do excitability, synaptic and combined modulation hold several tasks, and "
         "what happens when the context becomes ambiguous?</h1>",
@@ -71,15 +73,16 @@ def write_report(
 
 
 def _method(settings: ReproduceSettings, networks: pd.DataFrame) -> str:
-    tasks = ", ".join(settings.tasks)
+    base = settings.base
+    tasks = ", ".join(base.tasks)
     sizes = "; ".join(
         f"{html.escape(row.variant)}: N = {row.units}, {row.parameters} parameters"
         for row in networks.drop_duplicates("variant").itertuples()
     )
     return (
-        f"<p>Continuous-time tanh networks (tau {settings.tau:g} ms, dt {settings.dt:g} ms) were "
-        f"trained on {len(settings.tasks)} neurogym tasks at once ({html.escape(tasks)}; ring of "
-        f"{settings.ring}), {settings.seeds} networks per mechanism, at equal parameter counts "
+        f"<p>Continuous-time tanh networks (tau {base.tau:g} ms, dt {base.dt:g} ms) were "
+        f"trained on {len(base.tasks)} neurogym tasks at once ({html.escape(tasks)}; ring of "
+        f"{base.ring}), {settings.seeds} networks per mechanism, at equal parameter counts "
         f"({sizes}). The task is told by a context vector alone, which acts on neurons "
         "(<code>e-</code>), on recurrent synapses (<code>s-</code>), on both (<code>es-</code>), "
         "or not at all (<code>none</code>). Accuracy is measured on fresh trials, relative to an "
@@ -148,7 +151,7 @@ def _per_task(accuracy: pd.DataFrame, settings: ReproduceSettings) -> str:
         [html.escape(task)]
         + [f"{mean.loc[task, variant]:.3f}" for variant in settings.variants]
         + [f"{limits.loc[task, 'chance']:.3f}", f"{limits.loc[task, 'ceiling']:.3f}"]
-        for task in settings.tasks
+        for task in settings.base.tasks
     ]
     return _table(["task", *map(html.escape, settings.variants), "chance", "ceiling"], rows)
 
@@ -197,8 +200,8 @@ def _ambiguity_caption(tables: Mapping[str, pd.DataFrame]) -> str:
 
 def _tasks_caption(settings: ReproduceSettings) -> str:
     return (
-        f"Fraction of correct trials on {settings.test_trials} fresh trials per task; bars are "
-        "means over networks, dots single networks, lines each task's chance and ceiling."
+        f"Fraction of correct trials on {settings.base.test_trials} fresh trials per task; bars "
+        "are means over networks, dots single networks, lines each task's chance and ceiling."
     )
 
 

@@ -2,21 +2,184 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import platform
-import time
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ctxrnn import TrainConfig, matched_units, parameter_count
+from ctxrnn._catalogue import check_variant
 from ctxrnn._checkpoint import versions
 from ctxrnn._checks import check_count, unknown_name
-from ctxrnn.studies._cell import cell_name
-from ctxrnn.studies._folder import ResultsFolder
-from ctxrnn.studies._pool import run_missing
-from ctxrnn.studies._settings import SCALES, ReproduceSettings
+from ctxrnn.studies._cells import Cell
+from ctxrnn.studies._configured import to_dict
+from ctxrnn.studies._networks import NetworkSettings, Plan, Trained
+from ctxrnn.studies._results import ResultsFolder, Tables
+from ctxrnn.studies._study import Study, cores
 
-logger = logging.getLogger("ctxrnn")
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Tasks whose stimuli a twin shares while its answers differ; without context they conflict.
+TWINS = (("go", "anti"), ("dlygo", "dlyanti"), ("ctxdm1", "ctxdm2"), ("dms", "dnms"))
+
+
+@dataclass(frozen=True)
+class ReproduceSettings:
+    """Settings of the main job.
+
+    Attributes:
+        variants: Pathway variants.
+        units: N of the largest variant, which sets the parameter budget.
+        seeds: Networks per variant.
+        levels: Weights lambda of another task's context.
+        ambiguity_trials: Fresh trials per task in the ambiguity sweep.
+        base: What the networks have in common.
+    """
+
+    variants: tuple[str, ...] = ("none", "e-add", "s-sym", "es-add-sym")
+    units: int = 48
+    seeds: int = 2
+    levels: tuple[float, ...] = (
+        0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0,
+    )  # fmt: skip
+    ambiguity_trials: int = 64
+    base: NetworkSettings = field(default_factory=lambda: NetworkSettings(bank=4096))
+
+    def __post_init__(self) -> None:
+        for name in ("units", "seeds", "ambiguity_trials"):
+            check_count(name, getattr(self, name))
+        for variant in self.variants:
+            check_variant(variant)
+        if len(set(self.variants)) != len(self.variants) or not self.variants:
+            raise ValueError(f"variants must be given, each once: got {list(self.variants)}")
+        if len(self.base.tasks) < 2:
+            raise ValueError(f"ambiguity needs at least two tasks: got {list(self.base.tasks)}")
+
+
+SCALES: Mapping[str, ReproduceSettings] = {
+    "smoke": ReproduceSettings(
+        units=16,
+        levels=(0.0, 0.25, 0.5, 1.0),
+        ambiguity_trials=8,
+        base=NetworkSettings(
+            tasks=("go", "anti", "dm1", "dm2", "dms", "dnms"),
+            train=TrainConfig(
+                steps=60, batch=32, learning_rate=3e-3, evaluate_every=20, evaluation_trials=96
+            ),
+            bank=64,
+            test_trials=32,
+        ),
+    ),
+    "quick": ReproduceSettings(
+        seeds=3,
+        base=NetworkSettings(
+            train=TrainConfig(
+                steps=4000, learning_rate=3e-3, evaluate_every=250, evaluation_trials=1000
+            ),
+            bank=4096,
+        ),
+    ),
+}
+
+
+def sized(settings: ReproduceSettings) -> dict[str, tuple[int, int]]:
+    """Return (units, parameters) per variant at equal parameter counts (matching M2).
+
+    The budget is that of the variant with the most parameters at `settings.units`; every variant
+    gets the most units whose parameters do not exceed it.
+    """
+    ring = settings.base.ring
+    shape = {"inputs": 1 + 2 * ring, "outputs": 1 + ring, "contexts": len(settings.base.tasks)}
+    budget = max(
+        parameter_count(variant, units=settings.units, **shape) for variant in settings.variants
+    )
+    found = {}
+    for variant in settings.variants:
+        units = matched_units(variant, parameters=budget, **shape)
+        found[variant] = (units, parameter_count(variant, units=units, **shape))
+    return found
+
+
+def _measure(trained: Trained, levels: Sequence[float], trials: int) -> dict[str, Any]:
+    from ctxrnn.analysis import ambiguity_sweep
+
+    return {
+        "ambiguity": ambiguity_sweep(
+            trained.network, trained.tasks, levels=levels, trials=trials, seed=trained.seed
+        )
+    }
+
+
+def _networks(settings: ReproduceSettings, tables: Tables) -> dict[str, pd.DataFrame]:
+    """Make one row per network: accuracy, area and half-way point."""
+    import pandas as pd
+
+    from ctxrnn.analysis import ambiguity_curve, lambda_50, robustness_area
+
+    conflicting = {t for pair in TWINS if set(pair) <= set(settings.base.tasks) for t in pair}
+    rows = []
+    for cell in tables["cells"].to_dict("records"):
+        mine = {
+            name: table[(table["variant"] == cell["variant"]) & (table["seed"] == cell["seed"])]
+            for name, table in tables.items()
+            if name in ("accuracy", "ambiguity")
+        }
+        accuracy = mine["accuracy"]
+        curve = ambiguity_curve(mine["ambiguity"])
+        area = robustness_area(curve["level"], curve["normalised"])
+        clean = float(curve["normalised"].iloc[0])
+        rows.append(
+            {
+                **{name: value for name, value in cell.items() if name != "network"},
+                "relative_conflicting": float(
+                    accuracy.loc[accuracy["task"].isin(conflicting), "relative"].mean()
+                ),
+                "area": area,
+                "area_relative": area / clean if clean > 0 else float("nan"),
+                "lambda_50": lambda_50(curve["level"], curve["normalised"]),
+            }
+        )
+    return {"networks": pd.DataFrame(rows)}
+
+
+def _figures(settings: ReproduceSettings, tables: Tables) -> dict[str, Any]:
+    from ctxrnn.studies._figures import reproduce_figures
+
+    return reproduce_figures(tables, settings.base.tasks)
+
+
+def reproduce_study(settings: ReproduceSettings) -> Study:
+    """Return the main job as a study."""
+    sizes = sized(settings)
+    # Seeds outermost: networks that see the same trials follow each other.
+    cells: list[Cell] = [
+        {"variant": variant, "seed": number, "units": sizes[variant][0]}
+        for number in range(settings.seeds)
+        for variant in settings.variants
+    ]
+    return Study(
+        name="reproduce",
+        question="How well do excitability, synaptic and combined modulation hold several tasks, "
+        "and what happens when the context becomes ambiguous?",
+        grid=cells,
+        measure=functools.partial(
+            _measure, levels=settings.levels, trials=settings.ambiguity_trials
+        ),
+        measure_seconds=functools.partial(_seconds, settings),
+        base=settings.base,
+        tables=functools.partial(_networks, settings),
+        figure=functools.partial(_figures, settings),
+        settings=to_dict(settings),
+    )
+
+
+def _seconds(settings: ReproduceSettings, plan: Plan) -> float:
+    from ctxrnn.studies._cost import forward_seconds
+
+    pairs = len(plan.tasks) * (len(plan.tasks) - 1)
+    return forward_seconds(plan, len(settings.levels) * settings.ambiguity_trials * pairs)
 
 
 def reproduce(
@@ -43,7 +206,8 @@ def reproduce(
         ValueError: For unknown scales, or a folder that holds other results.
         RuntimeError: If a network could not be trained; the others are kept.
     """
-    from ctxrnn.studies._records import tables as as_tables
+    import time
+
     from ctxrnn.studies._report import write_report
 
     if isinstance(settings, str):
@@ -51,45 +215,29 @@ def reproduce(
             raise unknown_name("scale", settings, SCALES)
         settings = SCALES[settings]
     label = next((name for name, known in SCALES.items() if known == settings), "custom")
-    cores = os.cpu_count() or 1
-    workers = cores if workers is None else workers
-    check_count("workers", workers)
-    results = ResultsFolder(
-        Path("results") / f"reproduce-{label}" if folder is None else folder,
-        {"study": "reproduce", **settings.to_dict()},
-    )
     started = time.monotonic()
-    records = _run_cells(settings, results, workers, progress)
-    tables = as_tables(settings, records)
-    for name, table in tables.items():
-        results.write_table(name, table)
+    results = ResultsFolder(Path("results") / f"reproduce-{label}" if folder is None else folder)
+    study = reproduce_study(settings)
+    command = command or "ctxrnn.studies.reproduce(...)"
+    study.run(results.path, workers=workers, command=command, progress=progress)
+    tables = study.load(results.path)
+    failed = tables.get("failures")
+    if failed is not None:
+        raise RuntimeError(
+            f"{len(failed)} of {len(study.cells())} networks failed; finished ones are kept in "
+            f"{results.path}. First: {failed['error'].iloc[0]}"
+        )
+    with results.store() as store:
+        machine = store.runs()[-1]
     provenance = {
-        "command": command or "ctxrnn.studies.reproduce(...)",
+        "command": command,
         "scale": label,
         "versions": versions(),
-        "machine": f"{platform.system()} {platform.machine()}, {cores} cores, {workers} workers",
-        "seeds": {record["number"]: record["seed"] for record in records},
+        "machine": f"{machine['machine']}, {workers or cores()} workers",
+        "seeds": dict(zip(tables["cells"]["seed"], tables["cells"]["network_seed"], strict=True)),
         "seconds of this run": round(time.monotonic() - started, 1),
-        "seconds of all networks": round(sum(record["seconds"] for record in records), 1),
+        "seconds of all networks": round(float(tables["cells"]["seconds"].sum()), 1),
     }
     results.write_json("provenance.json", provenance)
     write_report(results, settings, tables, provenance)
     return results.path
-
-
-def _run_cells(
-    settings: ReproduceSettings, results: ResultsFolder, workers: int, progress: bool | None
-) -> list[dict[str, Any]]:
-    # Seeds outermost: cells that share a bank of trials follow each other.
-    cells = [(v, n) for n in range(settings.seeds) for v in settings.variants]
-    missing = [cell for cell in cells if results.finished(cell_name(*cell)) is None]
-    if missing:
-        logger.info("%d of %d networks to train", len(missing), len(cells))
-        failures = run_missing(settings, results, missing, min(workers, len(missing)), progress)
-        if failures:
-            raise RuntimeError(
-                f"{len(failures)} of {len(cells)} networks failed; finished ones are kept in "
-                f"{results.path}. First: {failures[0]}"
-            )
-    records = [results.finished(cell_name(*cell)) for cell in cells]
-    return [record for record in records if record is not None]

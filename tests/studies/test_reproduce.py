@@ -12,27 +12,32 @@ import pandas as pd
 import pytest
 
 import ctxrnn
-from ctxrnn.studies import SCALES, ReproduceSettings, reproduce
-from ctxrnn.studies._cell import run_cells
-from ctxrnn.studies._folder import ResultsFolder
-from ctxrnn.studies._pool import shared_out
-from ctxrnn.studies._settings import sized
+from ctxrnn.studies import SCALES, NetworkSettings, ReproduceSettings, reproduce
+from ctxrnn.studies._configured import from_dict, to_dict
+from ctxrnn.studies._reproduce import sized
+from ctxrnn.studies._results import ResultsFolder
 
-TINY = dataclasses.replace(
-    SCALES["smoke"],
-    tasks=("go", "anti", "dm1"),
+TINY = ReproduceSettings(
     variants=("none", "s-sym"),
     units=8,
     seeds=1,
-    train=ctxrnn.TrainConfig(
-        steps=20, batch=12, learning_rate=3e-3, evaluate_every=10, evaluation_trials=12
-    ),
-    bank=8,
-    test_trials=8,
     levels=(0.0, 0.5, 1.0),
     ambiguity_trials=4,
+    base=NetworkSettings(
+        tasks=("go", "anti", "dm1"),
+        train=ctxrnn.TrainConfig(
+            steps=20, batch=12, learning_rate=3e-3, evaluate_every=10, evaluation_trials=12
+        ),
+        bank=8,
+        test_trials=8,
+    ),
 )
-TABLES = ("networks", "accuracy", "learning", "ambiguity")
+TABLES = ("cells", "networks", "accuracy", "learning", "ambiguity")
+
+
+def records(folder):
+    with ResultsFolder(folder).store() as store:
+        return {row.cell["variant"]: row.record for row in store.rows("done")}
 
 
 @pytest.fixture(scope="module")
@@ -42,15 +47,14 @@ def finished(tmp_path_factory):
 
 def test_everything_promised_is_written(finished):
     names = {str(path.relative_to(finished)) for path in finished.rglob("*") if path.is_file()}
-    wanted = {"settings.json", "provenance.json", "report.html"}
+    wanted = {"settings.json", "provenance.json", "report.html", "records.sqlite"}
     wanted |= {f"{name}.{ending}" for name in TABLES for ending in ("parquet", "csv")}
     wanted |= {
         f"figures/{n}.{e}" for n in ("learning", "ambiguity", "tasks") for e in ("pdf", "png")
     }
-    cells = ("none-0", "s-sym-0")
-    wanted |= {f"cells/{cell}.json" for cell in cells}
-    wanted |= {f"networks/{cell}.safetensors" for cell in cells}
-    assert names == wanted
+    wanted |= {record["files"][0] for record in records(finished).values()}
+    assert {name for name in names if not name.startswith(".")} == wanted
+    assert len([name for name in names if name.startswith("networks/")]) == 2
 
 
 def test_records_agree_between_parquet_and_csv_and_with_each_other(finished):
@@ -71,15 +75,17 @@ def test_records_agree_between_parquet_and_csv_and_with_each_other(finished):
 def test_saved_network_has_the_recorded_accuracy(finished):
     from ctxrnn.tasks import task_set
 
-    record = json.loads((finished / "cells" / "s-sym-0.json").read_text())
-    path = finished / "networks" / "s-sym-0.safetensors"
+    record = records(finished)["s-sym"]
+    path = finished / record["files"][0]
     network, notes = ctxrnn.load(path), ctxrnn.load_notes(path)
     tasks = task_set(**notes["tasks"])
-    source = ctxrnn.make_generator(record["seed"], "test")
-    batch = tasks.sample(TINY.test_trials * 3, generator=source)
+    source = ctxrnn.make_generator(record["values"]["network_seed"], "test")
+    batch = tasks.sample(TINY.base.test_trials * 3, generator=source)
     outputs = network(batch.inputs, batch.context, generator=source).outputs
-    assert dict(tasks.accuracy(outputs, batch)) == pytest.approx(record["accuracy"])
-    assert network.parameter_count() == record["parameters"]
+    table = record["tables"]["accuracy"]
+    recorded = dict(zip(table["task"], table["accuracy"], strict=True))
+    assert dict(tasks.accuracy(outputs, batch)) == pytest.approx(recorded)
+    assert network.parameter_count() == record["values"]["parameters"]
 
 
 def test_report_is_self_contained_and_tells_where_it_comes_from(finished):
@@ -87,8 +93,8 @@ def test_report_is_self_contained_and_tells_where_it_comes_from(finished):
     assert page.count("data:image/png;base64,") == 3
     assert not re.findall(r"(?:src|href)=['\"](?!data:)", page)
     assert all("alt=" in tag for tag in re.findall(r"<img[^>]*>", page))
-    record = json.loads((finished / "cells" / "none-0.json").read_text())
-    for text in (str(record["seed"]), ctxrnn._checkpoint.versions()["torch"], "reproduce"):
+    seed = records(finished)["none"]["values"]["network_seed"]
+    for text in (str(seed), ctxrnn._checkpoint.versions()["torch"], "reproduce"):
         assert text in page
 
 
@@ -100,29 +106,19 @@ def test_finished_networks_are_not_trained_again(finished):
     assert (finished / "report.html").exists()
 
 
-def test_missing_cell_is_made_up_with_the_same_result(finished, tmp_path):
-    record = json.loads((finished / "cells" / "s-sym-0.json").read_text())
-    ResultsFolder(tmp_path / "other", {"study": "x"})
-    (again,) = run_cells(TINY, [("s-sym", 0)], tmp_path / "other")
-    for key in ("accuracy", "ambiguity", "seed", "units", "accuracy_fixation"):
-        assert again[key] == record[key]
-
-
-def test_cells_are_shared_out_evenly_and_in_order():
-    for count in (1, 2, 5, 12, 48, 49, 200):
-        cells = [("none", number) for number in range(count)]
-        for workers in (1, 2, 3):
-            groups = shared_out(cells, workers)
-            assert [cell for group in groups for cell in group] == cells
-            sizes = [len(group) for group in groups]
-            assert max(sizes) - min(sizes) <= 1
-            assert max(sizes) <= 24
-            assert len(groups) % workers == 0 or len(groups) == count
+def test_lost_network_is_made_again_with_the_same_result(finished):
+    before = records(finished)
+    (finished / before["s-sym"]["files"][0]).unlink()
+    reproduce(TINY, finished, workers=1, progress=False)
+    assert records(finished) == before
+    assert (finished / before["s-sym"]["files"][0]).exists()
 
 
 def test_other_settings_are_refused_with_their_difference(finished):
-    other = dataclasses.replace(TINY, train=dataclasses.replace(TINY.train, steps=21), units=9)
-    with pytest.raises(ValueError, match=r"train\.steps was 20, now 21; units was 8, now 9"):
+    train = dataclasses.replace(TINY.base.train, steps=21)
+    base = dataclasses.replace(TINY.base, train=train)
+    other = dataclasses.replace(TINY, base=base, units=9)
+    with pytest.raises(ValueError, match=r"base\.train\.steps was 20, now 21; units was 8, now 9"):
         reproduce(other, finished, progress=False)
 
 
@@ -133,66 +129,57 @@ def test_folder_with_other_things_is_refused(tmp_path):
     with pytest.raises(ValueError, match="is a file"):
         reproduce(TINY, tmp_path / "thesis.tex", progress=False)
     with pytest.raises(OSError, match="cannot make the results folder"):
-        ResultsFolder("/proc/nowhere/out", {})
-
-
-def test_damaged_record_is_named(finished, tmp_path):
-    folder = ResultsFolder(tmp_path / "x", {})
-    (tmp_path / "x" / "networks" / "e-add-0.safetensors").write_text("")
-    for text in ("{", "{}", "[1]", "3"):
-        (tmp_path / "x" / "cells" / "e-add-0.json").write_text(text)
-        with pytest.raises(ValueError, match=r"e-add-0.json is damaged .* delete it"):
-            folder.finished("e-add-0")
+        reproduce(TINY, "/proc/nowhere/out", progress=False)
 
 
 def test_failing_network_is_reported_and_the_others_are_kept(tmp_path):
     out = tmp_path / "out"
     settings = dataclasses.replace(TINY, variants=("none", "e-add"))
     reproduce(settings, out, workers=1, progress=False)
-    (out / "cells" / "e-add-0.json").unlink()
+    before = records(out)
+    file = out / before["e-add"]["files"][0]
+    file.unlink()
     # A folder in the way of its training checkpoint makes this cell fail.
-    (out / "networks" / "e-add-0.training").mkdir()
+    checkpoint = out / "training" / f"{file.stem}.training"
+    checkpoint.mkdir()
     with pytest.raises(RuntimeError, match="1 of 2 networks failed; finished ones are kept"):
         reproduce(settings, out, workers=1, progress=False)
-    assert (out / "cells" / "none-0.json").exists()
-    # A damaged one only costs what was half done; so does a network that was lost.
-    (out / "networks" / "e-add-0.training").rmdir()
-    (out / "networks" / "e-add-0.training").write_bytes(b"not a checkpoint")
-    (out / "networks" / "none-0.safetensors").unlink()
+    assert set(records(out)) == {"none"}
+    # A damaged one only costs what was half done.
+    checkpoint.rmdir()
+    checkpoint.write_bytes(b"not a checkpoint")
     reproduce(settings, out, workers=1, progress=False)
-    for name in ("none-0", "e-add-0"):
-        assert (out / "cells" / f"{name}.json").exists()
-        assert (out / "networks" / f"{name}.safetensors").exists()
+    assert records(out) == before
 
 
 @pytest.mark.parametrize("scale", ["smoke", "quick"])
 def test_variants_have_equal_parameter_counts(scale):
     settings = SCALES[scale]
-    found = sized(settings, 17, 9)
+    found = sized(settings)
     counts = np.array([count for _, count in found.values()])
     units = np.array([n for n, _ in found.values()])
     assert found["es-add-sym"][0] == settings.units
     # One more unit would exceed the budget, so no count is further below it than one unit costs.
     budget = counts.max()
-    cost = 2 * units + 17 + 9 + 2 + 2 * len(settings.tasks)
+    cost = 2 * units + 17 + 9 + 2 + 2 * len(settings.base.tasks)
     assert (counts <= budget).all()
     assert (budget - counts < cost).all()
 
 
 def test_quick_scale_spans_the_families_with_conflicts():
     settings = SCALES["quick"]
-    assert len(settings.tasks) >= 8
-    assert {"go", "anti", "ctxdm1", "ctxdm2", "dms", "dnms"} <= set(settings.tasks)
+    assert len(settings.base.tasks) >= 8
+    assert {"go", "anti", "ctxdm1", "ctxdm2", "dms", "dnms"} <= set(settings.base.tasks)
     assert settings.seeds >= 2
     assert settings.variants == ("none", "e-add", "s-sym", "es-add-sym")
 
 
 def test_settings_round_trip_and_refuse_unknown_keys():
     settings = SCALES["quick"]
-    again = ReproduceSettings.from_dict(json.loads(json.dumps(settings.to_dict())))
+    again = from_dict(ReproduceSettings, json.loads(json.dumps(to_dict(settings))))
     assert again == settings
     with pytest.raises(ValueError, match="unknown setting 'unit'"):
-        ReproduceSettings.from_dict({"unit": 3})
+        from_dict(ReproduceSettings, {"unit": 3})
 
 
 @pytest.mark.parametrize(
@@ -200,7 +187,7 @@ def test_settings_round_trip_and_refuse_unknown_keys():
     [
         ({"variants": ("none", "e-ad")}, "unknown variant 'e-ad'. Did you mean 'e-add'"),
         ({"variants": ("none", "none")}, "each once"),
-        ({"tasks": ("go",)}, "at least two tasks"),
+        ({"base": NetworkSettings(tasks=("go",))}, "at least two tasks"),
         ({"seeds": 0}, "seeds must be at least 1"),
     ],
 )
@@ -230,7 +217,7 @@ def _wait_for(condition, seconds):
 def test_ctrl_c_is_clean_and_the_same_command_goes_on(tmp_path, whole_group):
     out = tmp_path / "out"
     process = _start(out, "--workers", "1", "--seeds", "1")
-    _wait_for(lambda: list(out.glob("networks/*.training")) or list(out.glob("cells/*.json")), 90)
+    _wait_for(lambda: list(out.glob("training/*.training")) or list(out.glob("networks/*.s*")), 90)
     if whole_group:  # as a terminal does
         os.killpg(process.pid, signal.SIGINT)
     else:

@@ -1,0 +1,134 @@
+"""What a network costs: time and memory against N, K, trial length and company."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from ctxrnn import make_generator
+
+if TYPE_CHECKING:
+    from ctxrnn.studies._networks import Plan
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """Time of one optimiser step of one network, one thread, in seconds.
+
+    fixed + M (linear N + square N^2) + contexts K N^2, where M is the number of time steps of all
+    trials of the batch, without padding.
+
+    Attributes:
+        fixed: Seconds for each step: Python, optimiser, loss.
+        linear: Seconds for each time step and unit.
+        square: Seconds for each time step and pair of units: the products with W.
+        contexts: Seconds for each context and pair of units: W(c) and its gradient.
+    """
+
+    fixed: float
+    linear: float
+    square: float
+    contexts: float
+
+    def seconds(self, units: int, contexts: int, moments: float) -> float:
+        """Return the seconds of a step."""
+        inner = moments * (self.linear * units + self.square * units**2)
+        return self.fixed + inner + self.contexts * contexts * units**2
+
+
+MODEL: Mapping[str, StepCost] = {
+    "none": StepCost(7.0e-4, 3.0e-9, 5.0e-11, 0.0),
+    "excitability": StepCost(7.5e-4, 3.0e-9, 5.0e-11, 0.0),
+    "synaptic": StepCost(8.5e-4, 3.2e-9, 5.5e-11, 8e-10),
+    "both": StepCost(9.5e-4, 3.2e-9, 5.5e-11, 8e-10),
+}
+"""Fitted by `benchmarks/cost.py` on one core of an AMD EPYC (Zen 4)."""
+
+DRAW = 4.0e-4
+"""Seconds to draw and lay out a batch of 64 trials, once for all networks that see it."""
+COMPANY = 8
+"""Networks that typically share their trials."""
+_BASE = 6e8
+"""Bytes of a worker before it does anything: torch, neurogym, the tasks."""
+FORWARD = 0.35
+"""A run without gradient, as a share of a training step on as many trials."""
+
+
+def family(variant: str) -> str:
+    """Return the row of the model that a variant belongs to."""
+    prefix = variant.split("-")[0]
+    return {"e": "excitability", "s": "synaptic", "es": "both"}.get(prefix, "none")
+
+
+@functools.lru_cache(maxsize=64)
+def _mean_steps(tasks: tuple[str, ...], trials: str) -> float:
+    """Return the mean length of a trial in time steps."""
+    from ctxrnn.tasks import task_set
+
+    batch = task_set(list(tasks), **json.loads(trials)).sample(
+        64 * len(tasks), generator=make_generator(0, "lengths")
+    )
+    return float(batch.lengths.to(torch.float64).mean())
+
+
+def mean_steps(plan: Plan) -> float:
+    """Return the mean length of a network's trials in time steps."""
+    return _mean_steps(plan.tasks, json.dumps(dict(plan.trials), sort_keys=True))
+
+
+def forward_seconds(plan: Plan, trials: float) -> float:
+    """Return the seconds of running a network on so many trials."""
+    cost = MODEL[family(plan.variant)]
+    moments = trials * mean_steps(plan)
+    return FORWARD * (cost.linear * plan.units + cost.square * plan.units**2) * moments
+
+
+def training_seconds(plan: Plan) -> float:
+    """Return the seconds of training a network for all its steps, of one core."""
+    config = plan.train
+    moments = config.batch * mean_steps(plan)
+    step = MODEL[family(plan.variant)].seconds(plan.units, len(plan.tasks), moments)
+    draw = DRAW * config.batch / 64 / COMPANY
+    evaluations = config.steps / config.evaluate_every
+    evaluation = forward_seconds(plan, config.evaluation_trials)
+    evaluation += DRAW * config.evaluation_trials / 64
+    return config.steps * (step + draw) + evaluations * evaluation
+
+
+def memory_bytes(plan: Plan, together: int) -> float:
+    """Return the memory of a worker that trains so many such networks together.
+
+    torch and the tasks; each network's weights, their gradient, Adam's two moments and the kept
+    ones; the rates of all steps of one batch; a bank of trials if there is one.
+    """
+    steps, inputs = mean_steps(plan), 1 + 2 * plan.trials["ring"]
+    outputs = 1 + plan.trials["ring"]
+    contexts = len(plan.tasks)
+    parameters = plan.units * (plan.units + inputs + outputs + 1 + 2 * contexts)
+    rates = 4 * 2 * plan.train.evaluation_trials * steps * (plan.units + outputs)
+    bank = 4 * plan.bank * contexts * steps * (inputs + 3)
+    return _BASE + together * 4 * 5 * parameters + rates + bank
+
+
+def probe() -> float:
+    """Train a small network for some steps; return the seconds that the model expects."""
+    from ctxrnn import CTRNN, TrainConfig, train
+    from ctxrnn.studies._networks import NetworkSettings, plan_network
+    from ctxrnn.tasks import task_set
+
+    steps = 60
+    config = TrainConfig(steps=steps, evaluate_every=steps, evaluation_trials=64, target=None)
+    base = NetworkSettings(tasks=("go", "dm1", "dms"), train=config)
+    plan = plan_network(base, {"variant": "e-add", "units": 32})
+    tasks = task_set(list(plan.tasks), **plan.trials)
+    network = CTRNN(
+        tasks.inputs, plan.units, tasks.outputs, plan.variant, contexts=3, dt=base.dt, seed=0
+    )
+    train(network, tasks, config, seed=0, progress=False, threads=1, ahead=False)
+    alone = DRAW * (1 - 1 / COMPANY) * steps
+    return training_seconds(plan) + alone

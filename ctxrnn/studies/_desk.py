@@ -1,0 +1,190 @@
+"""Where cells are computed: what a work function is given, and how its results are told."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import traceback
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from ctxrnn.studies._cells import Cell, cell_key, cell_text
+from ctxrnn.studies._store import Result
+
+logger = logging.getLogger("ctxrnn")
+
+Event = tuple[Any, ...]
+"""("group", slot, cells, number), ("step", cell, fraction), ("done", cell, Result),
+("failed", cell, text), ("file", name, bytes), ("note", text), ("tick",)."""
+
+Emit = Callable[[Event], None]
+
+_STOPS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+
+
+class Desk:
+    """What the computation of some cells may use beside them.
+
+    Args:
+        folder: The study's folder, or one in its place on another machine.
+        emit: Where events go.
+        remote: Whether files must be sent to the study's folder.
+    """
+
+    def __init__(self, folder: Path, emit: Emit, *, remote: bool = False) -> None:
+        self.folder, self.emit, self.remote = folder, emit, remote
+
+    def report(self, cell: Cell, fraction: float) -> None:
+        """Tell how much of a cell is done, from 0 to 1."""
+        self.emit(("step", cell, fraction))
+
+    def note(self, text: str) -> None:
+        """Tell the user something in one line."""
+        self.emit(("note", text))
+
+    def path(self, name: str) -> Path:
+        """Return the path of a file in the folder, whose own folder is made."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def keep(self, name: str) -> None:
+        """Say that a file written at `path(name)` belongs to the results."""
+        if self.remote:
+            self.emit(("file", name, (self.folder / name).read_bytes()))
+
+
+class Work(Protocol):
+    """How cells are computed; must be picklable."""
+
+    def __call__(
+        self, cells: Sequence[Cell], desk: Desk
+    ) -> Iterator[tuple[Cell, Result | Exception]]:
+        """Compute cells together; yield each with its result, or its error, once it is done."""
+
+    def unit(self, cell: Cell) -> Hashable:
+        """Return what cells share that must be computed by the same process."""
+
+    def shared(self, cell: Cell) -> Hashable:
+        """Return what cells share that makes them cheaper together, e.g. their trials."""
+
+    def cost(self, cell: Cell) -> float:
+        """Return the time in seconds that a cell takes, of one core, as far as can be told."""
+
+
+class EachCell:
+    """The work of a function that computes one cell: `function(cell)` -> name -> value.
+
+    Values that are tables (pandas) become tables of their own.
+
+    Args:
+        function: The function.
+        seconds: Time that a cell takes, or a function of the cell that tells it.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Cell], Mapping[str, Any]],
+        seconds: float | Callable[[Cell], float] = 1.0,
+    ) -> None:
+        self.function, self.seconds = function, seconds
+
+    def __call__(
+        self, cells: Sequence[Cell], desk: Desk
+    ) -> Iterator[tuple[Cell, Result | Exception]]:
+        """Compute the cells one after another."""
+        for cell in cells:
+            try:
+                yield cell, as_result(self.function(dict(cell)))
+            except Exception as error:
+                if stops(error):
+                    raise
+                yield cell, error
+
+    def unit(self, cell: Cell) -> Hashable:
+        """Every cell is its own."""
+        return cell_key(cell)
+
+    def shared(self, cell: Cell) -> Hashable:
+        """Cells share nothing; any may be computed together."""
+        return None
+
+    def cost(self, cell: Cell) -> float:
+        """Return the seconds given."""
+        return float(self.seconds(cell) if callable(self.seconds) else self.seconds)
+
+
+def as_result(measured: Mapping[str, Any], **more: Any) -> Result:
+    """Split what a measure returned into values and tables.
+
+    Raises:
+        TypeError: If it is not a mapping, or a value is neither a number, a string, a boolean,
+            None nor a table.
+    """
+    import pandas as pd
+
+    from ctxrnn._checkpoint import as_json
+
+    if not isinstance(measured, Mapping):
+        raise TypeError(
+            "a measure must return a mapping of names to numbers, strings and tables: got "
+            f"{type(measured).__name__}"
+        )
+    values: dict[str, Any] = {}
+    tables: dict[str, pd.DataFrame] = {}
+    for name, value in measured.items():
+        if isinstance(value, pd.DataFrame):
+            tables[str(name)] = value
+            continue
+        plain = as_json(value)
+        if plain is not None and not isinstance(plain, str | bool | int | float):
+            raise TypeError(
+                f"a measure's {name!r} must be a number, string, boolean, None or a pandas "
+                f"DataFrame: got {type(value).__name__}"
+            )
+        values[str(name)] = plain
+    return Result(values, tables, **more)
+
+
+def stops(error: BaseException) -> bool:
+    """Tell whether an error concerns the whole study, such as a full disk, not one cell."""
+    return isinstance(error, OSError) and error.errno in _STOPS
+
+
+def told(error: BaseException) -> str:
+    """Return an error's line, and its traceback below."""
+    line = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return line + "\n" + "".join(traceback.format_exception(error))
+
+
+def run_group(work: Work, cells: Sequence[Cell], desk: Desk) -> None:
+    """Compute cells together and emit what becomes of each; after an error, one by one.
+
+    Raises:
+        OSError: If the disk is full or cannot be written; what was emitted stays.
+        KeyboardInterrupt: If the work was interrupted.
+    """
+    left = {cell_key(cell): cell for cell in cells}
+    try:
+        for cell, outcome in work(cells, desk):
+            if left.pop(cell_key(cell), None) is None:
+                raise RuntimeError(f"{cell_text(cell)} was not asked for, or came twice")
+            if isinstance(outcome, Result):
+                desk.emit(("done", cell, outcome))
+            else:
+                desk.emit(("failed", cell, told(outcome)))
+    except Exception as error:
+        if stops(error):
+            raise
+        if len(left) == 1:
+            desk.emit(("failed", *left.values(), told(error)))
+            return
+        if left:
+            line = told(error).splitlines()[0]
+            desk.note(f"{line}; {len(left)} cells go on one by one")
+        for cell in left.values():
+            run_group(work, [cell], desk)
+        return
+    for cell in left.values():
+        desk.emit(("failed", cell, "RuntimeError: the work gave no result for this cell"))

@@ -1,0 +1,56 @@
+"""How long a study will take, before it is run."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import Any
+
+from ctxrnn.studies._cells import Cell
+from ctxrnn.studies._progress import duration
+from ctxrnn.studies._study import Study, cores
+
+
+def estimate(study: Study, workers: int | None = None) -> str:
+    """Return in words how many cells and networks a study has, and what they cost.
+
+    Args:
+        study: The study.
+        workers: Workers to reckon with besides this machine's cores; None for 64.
+    """
+    work = study.worker()
+    cells = study.cells()
+    later = [] if study.foreseen is None else [c for c in study.foreseen() if c not in cells]
+    units: dict[Any, list[Cell]] = {}
+    for cell in [*cells, *later]:
+        units.setdefault(work.unit(cell), []).append(cell)
+    speed = machine_speed()
+    seconds = sum(max(work.cost(cell) for cell in mine) for mine in units.values()) / speed
+    here, there = cores(), workers or 64
+    lines = [
+        f"{study.name}: {len(cells)} cells"
+        + (f" and about {len(later)} more that follow from their results" if later else "")
+        + f", {len(units)} networks",
+        f"about {duration(seconds)} of one core like these: {duration(seconds / here)} on the "
+        f"{here} here, {duration(seconds / there)} on {there}",
+    ]
+    memory = getattr(work, "memory", None)
+    if memory is not None and cells:
+        most = max(memory(cell) for cell in cells)
+        lines.append(f"about {most / 1e9:.1f} GB for each worker")
+    return "\n".join(lines)
+
+
+def machine_speed() -> float:
+    """Return the speed of this machine's core relative to the one of the cost model, measured.
+
+    One short training at two sizes is timed; takes about two seconds.
+    """
+    from ctxrnn.studies._cost import probe
+
+    ratios = []
+    for _ in range(5):
+        started = time.perf_counter()
+        expected = probe()
+        ratios.append(expected / (time.perf_counter() - started))
+    return statistics.median(ratios)

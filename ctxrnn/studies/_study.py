@@ -1,0 +1,312 @@
+"""Studies as data: a grid of cells, a measure and a figure; run, resumed, loaded, drawn."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import platform
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ctxrnn._checkpoint import as_json, versions, write_atomically
+from ctxrnn._checks import check_count, unknown_name
+from ctxrnn.studies._cells import Axes, Cell, cell_key, checked, expand
+from ctxrnn.studies._configured import changed, parsed
+from ctxrnn.studies._desk import EachCell, Event, Work
+from ctxrnn.studies._grouping import grouped
+from ctxrnn.studies._local import Executor, InlineExecutor, LocalExecutor
+from ctxrnn.studies._networks import Measure, Networks, NetworkSettings
+from ctxrnn.studies._progress import Progress
+from ctxrnn.studies._results import ResultsFolder, Tables, as_tables, failures
+from ctxrnn.studies._store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ctxrnn.analysis.plots import Figure
+
+logger = logging.getLogger("ctxrnn")
+
+Grid = Axes | Sequence[Mapping[str, Any]] | Callable[["pd.DataFrame"], Iterable[Mapping[str, Any]]]
+"""Axes and their values, of which all combinations are taken; or a list of cells; or a function
+that returns all cells wanted so far, given the table of those finished, called until it wants no
+new ones (a bisection)."""
+
+EXECUTORS = ("local", "inline", "ray")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A grid of cells, what is measured in each, and what is drawn.
+
+    By default a cell is a network: it is trained on the tasks as its axes say
+    (`plan_network`), tested, and handed to `measure`. With `work`, a cell is whatever the function
+    makes of it.
+
+    Attributes:
+        name: Name of the study.
+        grid: Its cells.
+        measure: From a trained network to names and values; tables (pandas) become tables of the
+            study. None: the clean test alone.
+        figure: From the tables to a figure, or to several by name.
+        base: What the networks have in common.
+        work: Computes cells that are not networks: a function of one cell that returns names and
+            values, or an object with the methods of `Work`.
+        tables: From the tables of the records to further ones, e.g. statistics.
+        findings: From the tables to sentences that say what they show.
+        question: What it asks, in a sentence.
+        settings: JSON-able values that make this study another one when they change; None takes
+            the grid and `base`.
+        measure_seconds: Time that the measure takes for one network, a number or a function of
+            the plan, for the cost model.
+        foreseen: Returns cells that will probably follow where the grid is a function, for the
+            cost model.
+    """
+
+    name: str
+    grid: Grid
+    measure: Measure | None = None
+    figure: Callable[[Tables], Figure | Mapping[str, Figure]] | None = None
+    base: NetworkSettings = field(default_factory=NetworkSettings)
+    work: Work | Callable[[Cell], Mapping[str, Any]] | None = None
+    tables: Callable[[Tables], Mapping[str, pd.DataFrame]] | None = None
+    findings: Callable[[Tables], Sequence[str]] | None = None
+    question: str = ""
+    settings: Mapping[str, Any] | None = None
+    measure_seconds: Any = 0.0
+    foreseen: Callable[[], Sequence[Cell]] | None = None
+
+    def cells(self, finished: pd.DataFrame | None = None) -> list[Cell]:
+        """Return the cells that are wanted, given the table of those that are finished."""
+        import pandas as pd
+
+        if callable(self.grid):
+            return checked(self.grid(pd.DataFrame() if finished is None else finished))
+        return checked(expand(self.grid) if isinstance(self.grid, Mapping) else self.grid)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what a results folder must agree in."""
+        if self.settings is not None:
+            return {"study": self.name, **as_json(dict(self.settings))}
+        grid: Any = getattr(self.grid, "__qualname__", "function")
+        if isinstance(self.grid, Mapping):
+            grid = {k if isinstance(k, str) else ",".join(k): list(v) for k, v in self.grid.items()}
+        elif not callable(self.grid):
+            grid = checked(self.grid)
+        settings: dict[str, Any] = {"study": self.name, "grid": grid}
+        if self.work is None:
+            settings["base"] = dataclasses.asdict(self.base)
+        return dict(as_json(settings))
+
+    def worker(self) -> Work:
+        """Return what computes the cells."""
+        if self.work is None:
+            return Networks(self.base, self.measure, self.measure_seconds)
+        return self.work if hasattr(self.work, "unit") else EachCell(self.work)  # type: ignore[return-value]
+
+    def changed(self, assignments: Sequence[str]) -> Study:
+        """Return the study with other axes or other settings of its networks.
+
+        Args:
+            assignments: `name=value` each: an axis of the grid (`units=16,32`) or a setting of
+                `base` (`train.steps=500`, or `steps=500`).
+        """
+        grid: Any = self.grid
+        rest = []
+        for assignment in assignments:
+            name, equals, text = assignment.partition("=")
+            if equals and isinstance(grid, Mapping) and name in grid:
+                grid = {**grid, name: parsed(text, sequence=True)}
+            else:
+                rest.append(assignment)
+        return dataclasses.replace(self, grid=grid, base=changed(self.base, rest))
+
+    def run(
+        self,
+        folder: str | Path | None = None,
+        *,
+        executor: str | Executor = "local",
+        workers: int | None = None,
+        address: str | None = None,
+        command: str | None = None,
+        progress: bool | None = None,
+    ) -> pd.DataFrame:
+        """Run the cells that are missing in a folder; draw and write everything.
+
+        Finished cells are taken up from an earlier run in the same folder, failed ones are tried
+        again. A cell that fails is recorded with its error and does not stop the others.
+
+        Args:
+            folder: Results folder; None for `results/NAME`.
+            executor: "local" (worker processes), "inline" (this process), "ray" (a Ray cluster), or
+                an executor.
+            workers: Worker processes, one thread each; None for one per core.
+            address: Address of the Ray cluster; None starts one on this machine.
+            command: What the user typed, for the record.
+            progress: Whether to show progress; None shows bars on a terminal.
+
+        Returns:
+            The table "cells": one row per finished cell. `load(folder)` returns all tables.
+
+        Raises:
+            ValueError: If the folder holds other things, or this study with other settings.
+            OSError: If the folder is in use by another process, or the disk is full.
+            KeyboardInterrupt: On Ctrl-C; the folder can be resumed.
+        """
+        results = ResultsFolder(Path("results") / self.name if folder is None else folder)
+        chosen = _executor(executor, workers, address)
+        provenance = {
+            "command": command or f"Study({self.name!r}).run(...)",
+            "versions": versions(),
+            "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+            "workers": chosen.slots,
+        }
+        with results.claimed(self.identity()) as store:
+            run = store.start(provenance)
+            _Drive(self, results, store, chosen, run, progress).go()
+            tables = self._export(results, store)
+        return tables["cells"]
+
+    def load(self, folder: str | Path) -> Tables:
+        """Return the tables of a results folder: of the records, and those made from them."""
+        with ResultsFolder(folder).store() as store:
+            rows = store.rows()
+        tables = as_tables(rows)
+        if self.tables is not None and len(tables["cells"]):
+            tables |= dict(self.tables(tables))
+        failed = failures(rows)
+        return tables | ({"failures": failed} if len(failed) else {})
+
+    def figures(self, tables: Tables) -> dict[str, Figure]:
+        """Draw the figures from the tables."""
+        if self.figure is None or not len(tables["cells"]):
+            return {}
+        from ctxrnn.analysis import plots
+
+        with plots.style():
+            drawn = self.figure(tables)
+        return dict(drawn) if isinstance(drawn, Mapping) else {self.name: drawn}
+
+    def export(self, folder: str | Path) -> Tables:
+        """Write tables (Parquet, CSV), figures (PDF, PNG) and findings from a folder's records."""
+        results = ResultsFolder(folder)
+        with results.claimed(self.identity()) as store:
+            return self._export(results, store)
+
+    def _export(self, results: ResultsFolder, store: Store) -> Tables:
+        from ctxrnn.analysis import plots
+
+        tables = self.load(results.path)
+        for name, table in tables.items():
+            results.write_table(name, table)
+        drawn = self.figures(tables)
+        if drawn:
+            (results.path / "figures").mkdir(exist_ok=True)
+        for name, figure in drawn.items():
+            plots.save_figure(figure, results.path / "figures" / name)
+        if self.findings is not None and len(tables["cells"]):
+            text = "\n".join(self.findings(tables)) + "\n"
+            write_atomically(results.path / "findings.txt", text.encode())
+        runs = store.runs()
+        seconds = sum(row.seconds for row in store.rows("done"))
+        results.write_json(
+            "provenance.json", {"runs": runs, "seconds of all cells": round(seconds, 1)}
+        )
+        return tables
+
+
+def _executor(executor: str | Executor, workers: int | None, address: str | None) -> Executor:
+    if not isinstance(executor, str):
+        return executor
+    if executor not in EXECUTORS:
+        raise unknown_name("executor", executor, EXECUTORS)
+    if workers is not None:
+        check_count("workers", workers)
+    if executor == "ray":
+        from ctxrnn.studies._ray import RayExecutor
+
+        return RayExecutor(workers, address)
+    if address is not None:
+        raise ValueError(f"address is for executor='ray': got executor={executor!r}")
+    return InlineExecutor() if executor == "inline" else LocalExecutor(workers or cores())
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class _Drive:
+    """One run of a study: plans, gives out groups, writes what comes back."""
+
+    def __init__(
+        self,
+        study: Study,
+        results: ResultsFolder,
+        store: Store,
+        executor: Executor,
+        run: int,
+        show: bool | None,
+    ) -> None:
+        self.study, self.results, self.store, self.executor = study, results, store, executor
+        self.run, self.show = run, show
+        self.work = study.worker()
+        self.progress: Progress | None = None
+        self.failed: set[str] = set()
+
+    def go(self) -> None:
+        """Run until no cell is missing."""
+        for row in self.store.rows("done"):
+            if not self.results.whole(row):
+                self.store.forget(row.cell)
+        while missing := self._missing():
+            groups = grouped(self.work, missing, self.executor.slots)
+            counts = self.store.counts()
+            with Progress(
+                self.study.name,
+                self._weights(missing),
+                cells=sum(counts.values()),
+                finished=counts["done"],
+                groups=len(groups),
+                slots=min(self.executor.slots, len(groups)),
+                show=self.show,
+            ) as self.progress:
+                self.executor.run(self.work, groups, self.results.path, self._take)
+
+    def _missing(self) -> list[Cell]:
+        rows = self.store.rows("done")
+        done = {cell_key(row.cell) for row in rows}
+        cells = self.study.cells(as_tables(rows)["cells"])
+        self.store.plan(cells)
+        skip = done | self.failed
+        return [cell for cell in cells if cell_key(cell) not in skip]
+
+    def _weights(self, cells: Sequence[Cell]) -> dict[str, float]:
+        """Return each cell's part of the cost; cells of one unit share theirs."""
+        units: dict[Any, list[Cell]] = {}
+        for cell in cells:
+            units.setdefault(self.work.unit(cell), []).append(cell)
+        return {
+            cell_key(cell): self.work.cost(cell) / len(mine)
+            for mine in units.values()
+            for cell in mine
+        }
+
+    def _take(self, event: Event) -> None:
+        kind = event[0]
+        if kind == "done":
+            self.store.write(event[1], event[2], self.run)
+        elif kind == "failed":
+            self.failed.add(cell_key(event[1]))
+            self.store.fail(event[1], event[2], self.run)
+        elif kind == "file":
+            path = self.results.path / event[1]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, event[2])
+        if self.progress is not None:
+            self.progress.take(event)
