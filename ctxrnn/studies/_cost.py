@@ -53,6 +53,8 @@ DRAW = 4.0e-4
 """Seconds to draw and lay out a batch of 64 trials, once for all networks that see it."""
 COMPANY = 8
 """Networks that typically share their trials."""
+VARYING = 2.0
+"""Time for each unit in the loop for contexts that vary, as a multiple of the compiled one's."""
 _BASE = 6e8
 """Bytes of a worker before it does anything: torch, neurogym, the tasks."""
 FORWARD = 0.35
@@ -86,6 +88,17 @@ def forward_seconds(plan: Plan, trials: float) -> float:
     cost = MODEL[family(plan.variant)]
     moments = trials * mean_steps(plan)
     return FORWARD * (cost.linear * plan.units + cost.square * plan.units**2) * moments
+
+
+def varying_seconds(plan: Plan, trials: float) -> float:
+    """Return the seconds of running a network on trials whose contexts vary in time.
+
+    There W(c) acts on each trial by its factors: one product with W for each context and one more.
+    """
+    cost = MODEL[family(plan.variant)]
+    products = 1 + len(plan.tasks) * ("s-" in plan.variant or plan.variant.startswith("es"))
+    inner = VARYING * cost.linear * plan.units + cost.square * plan.units**2
+    return trials * mean_steps(plan) * products * inner
 
 
 def training_seconds(plan: Plan) -> float:

@@ -1,0 +1,173 @@
+"""Is robustness to an ambiguous context related to how full a network is?"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ctxrnn._checks import check_positive
+from ctxrnn.studies._common import (
+    PAPER,
+    QUICK,
+    SMOKE,
+    check_arms,
+    comparisons,
+    mixture,
+    mixture_seconds,
+    replicates,
+    sentence,
+)
+from ctxrnn.studies._configured import to_dict
+from ctxrnn.studies._networks import NetworkSettings, Plan, Trained
+from ctxrnn.studies._recipes import Recipe
+from ctxrnn.studies._results import Tables
+from ctxrnn.studies._study import Study
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class LoadSettings:
+    """Settings of the study `load`.
+
+    Attributes:
+        variants: Pathway variants, at equal parameters (M2).
+        sizes: N of the e-add network with the same parameters.
+        tasks: K, at least 2; the first K of a random order of the pool.
+        orders: Random task orders.
+        seeds: Networks per order.
+        theta: Criterion of the capacity K*(N) on the worst task.
+        levels: Weights lambda of another task's context.
+        trials: Fresh trials per task in a sweep.
+        base: What the networks have in common.
+    """
+
+    variants: tuple[str, ...] = ("e-add", "s-sym", "es-add-sym")
+    sizes: tuple[int, ...] = (12, 24, 48)
+    tasks: tuple[int, ...] = (2, 4, 6, 8, 10)
+    orders: int = 5
+    seeds: int = 1
+    theta: float = 0.9
+    levels: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
+    trials: int = 64
+    base: NetworkSettings = QUICK
+
+    def __post_init__(self) -> None:
+        check_arms(self.variants, orders=self.orders, seeds=self.seeds, trials=self.trials)
+        check_positive("theta", self.theta)
+        if min(self.tasks) < 2 or max(self.tasks) > len(self.base.tasks):
+            raise ValueError(
+                f"tasks must lie between 2 and {len(self.base.tasks)}, the size of the pool: got "
+                f"{list(self.tasks)}"
+            )
+
+
+def load(settings: LoadSettings) -> Study:
+    """Return the study."""
+    return Study(
+        name="load",
+        question="Is robustness to an ambiguous context related to how full a network is?",
+        grid={
+            ("order", "seed"): replicates(settings.orders, settings.seeds),
+            "tasks": settings.tasks,
+            "variant": settings.variants,
+            "size": settings.sizes,
+            "matching": ["M2"],
+        },
+        measure=functools.partial(_measure, levels=settings.levels, trials=settings.trials),
+        measure_seconds=functools.partial(_seconds, settings),
+        base=settings.base,
+        tables=functools.partial(_tables, settings),
+        figure=functools.partial(_figure, settings),
+        findings=functools.partial(_findings, settings),
+        settings=to_dict(settings),
+    )
+
+
+def _seconds(settings: LoadSettings, plan: Plan) -> float:
+    return mixture_seconds(plan, len(settings.levels), settings.trials)
+
+
+def _measure(trained: Trained, levels: Sequence[float], trials: int) -> dict[str, Any]:
+    curve, values = mixture(trained, levels, trials)
+    return {**values, "ambiguity": curve}
+
+
+def _tables(settings: LoadSettings, tables: Tables) -> dict[str, pd.DataFrame]:
+    """Add the load K / K*(N) to every network; relate area to load, and to clean accuracy."""
+    import pandas as pd
+
+    from ctxrnn.analysis import bootstrap_interval
+    from ctxrnn.analysis.capacity import capacity
+
+    cells = tables["cells"]
+    found = capacity(cells, settings.theta, units="size", parameters="parameters", continuous=True)
+    networks = cells.merge(
+        found[["variant", "size", "capacity", "flag"]], on=["variant", "size"], how="left"
+    )
+    # Below its smallest K a capacity is not known, and neither is the load.
+    known = networks["flag"] != "below"
+    networks["load"] = np.where(known, networks["tasks"] / networks["capacity"], np.nan)
+    rows = []
+    for variant, part in networks.groupby("variant", sort=False):
+        for measure in ("area", "area_relative"):
+            slopes = []
+            for _, one in part.dropna(subset=["load", measure]).groupby(["order", "seed"]):
+                if one["load"].nunique() >= 3:
+                    slopes.append(np.polyfit(np.log2(one["load"]), one[measure], 1)[0])
+            if slopes:
+                interval = bootstrap_interval(np.asarray(slopes))
+                rows.append(
+                    {
+                        "variant": variant, "measure": measure, "slope": interval.mean,
+                        "low": interval.low, "high": interval.high, "n": interval.count,
+                        "claim": interval.excludes_zero and interval.count >= 5,
+                    }
+                )  # fmt: skip
+    made = {"networks": networks, "capacity": found, "relation": pd.DataFrame(rows)}
+    mean = networks.groupby(["order", "seed", "variant"], sort=False)[["area", "area_relative"]]
+    names = {"area": "area A", "area_relative": "A / clean"}
+    compared = comparisons(mean.mean().reset_index(), names, settings.variants)
+    return made | {"comparisons": pd.DataFrame(compared)}
+
+
+def _figure(settings: LoadSettings, tables: Tables) -> Mapping[str, Any]:
+    from ctxrnn.studies._study_figures import load_figures
+
+    return load_figures(tables, settings.theta)
+
+
+def _findings(settings: LoadSettings, tables: Tables) -> Sequence[str]:
+    lines = []
+    for row in tables["relation"].to_dict("records"):
+        end = "" if row["claim"] else "; no claim: the interval includes 0 or replicates are few"
+        lines.append(
+            f"{row['variant']}: {row['measure']} changes by {row['slope']:+.3f} "
+            f"[{row['low']:+.3f}, {row['high']:+.3f}] with each doubling of the load "
+            f"(n = {row['n']}){end}"
+        )
+    lines += [
+        sentence(row, "mean over sizes and K, ") for row in tables["comparisons"].to_dict("records")
+    ]
+    return lines
+
+
+RECIPE = Recipe(
+    build=load,
+    summary="Robustness to an ambiguous context against load K / K*(N).",
+    scales={
+        "smoke": LoadSettings(
+            sizes=(4, 8), tasks=(2, 3, 4), orders=2, levels=(0.0, 0.25, 0.5), trials=8, base=SMOKE
+        ),
+        "quick": LoadSettings(theta=0.8),
+        "paper": LoadSettings(
+            sizes=(16, 32, 64, 128, 256), tasks=(2, 4, 8, 12, 16, 20), seeds=2, trials=256,
+            base=PAPER,
+        ),
+    },
+)  # fmt: skip

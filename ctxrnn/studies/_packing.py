@@ -1,0 +1,378 @@
+"""How many tasks fit into N units? f(K, N), K*(N), N*(K) under three matchings."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ctxrnn import derive_seed, parameter_count
+from ctxrnn._checks import check_fraction, check_positive
+from ctxrnn.studies._cells import Cell, cell_key, expand
+from ctxrnn.studies._common import (
+    PAIR,
+    PAPER,
+    QUICK,
+    SMOKE,
+    check_arms,
+    comparisons,
+    replicates,
+    sentence,
+    with_train,
+)
+from ctxrnn.studies._configured import to_dict
+from ctxrnn.studies._networks import MATCHINGS, NetworkSettings, Trained
+from ctxrnn.studies._recipes import Recipe
+from ctxrnn.studies._results import Tables
+from ctxrnn.studies._study import Study
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class PackingSettings:
+    """Settings of the study `packing`.
+
+    Attributes:
+        variants: Pathway variants.
+        sizes: N of the map f(K, N); under M2 the N of the e-add network with the same parameters.
+        tasks: K; the tasks are the first K of a random order of the pool.
+        orders: Random task orders.
+        seeds: Networks per order.
+        rates: Learning rates; the better one by the evaluations in training is taken.
+        matchings: M1 (same N), M2 (same parameters), M3 (same number of context parameters: each
+            pathway of a combination acts on half of the units).
+        theta: A task is solved at this fraction of its ceiling.
+        thetas: Criteria at which the results are reported besides.
+        grid: Sizes that the bisection for N*(K) may try; empty for none.
+        bisected: Matchings in which it does.
+        guard: Share of the cells that are trained again with twice the steps.
+        base: What the networks have in common.
+    """
+
+    variants: tuple[str, ...] = ("e-add", "s-sym", "es-add-sym")
+    sizes: tuple[int, ...] = (8, 20, 50)
+    tasks: tuple[int, ...] = (2, 4, 7, 10)
+    orders: int = 5
+    seeds: int = 1
+    rates: tuple[float, ...] = (3e-3, 1e-2)
+    matchings: tuple[str, ...] = MATCHINGS
+    theta: float = 0.9
+    thetas: tuple[float, ...] = (0.8, 0.9, 0.95)
+    grid: tuple[int, ...] = ()
+    bisected: tuple[str, ...] = ("M1", "M2")
+    guard: float = 0.1
+    base: NetworkSettings = QUICK
+
+    def __post_init__(self) -> None:
+        check_arms(self.variants, orders=self.orders, seeds=self.seeds)
+        check_fraction("guard", self.guard)
+        for name in ("theta", *(["thetas"] if self.thetas else [])):
+            for value in (self.theta,) if name == "theta" else self.thetas:
+                check_positive(name, value)
+        for name in ("sizes", "tasks", "rates", "matchings"):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                raise ValueError(f"{name} must be given, each once: got {list(values)}")
+        if max(self.tasks) > len(self.base.tasks):
+            raise ValueError(
+                f"tasks must be at most {len(self.base.tasks)}, the size of the pool: got "
+                f"{max(self.tasks)}"
+            )
+
+
+def arms(settings: PackingSettings) -> list[tuple[str, str]]:
+    """Return (variant, matching) of the networks to train.
+
+    A variant whose context parameters are those of e-add is the same network in all matchings, and
+    is trained in the first alone.
+    """
+    shape = {"units": 16, "inputs": 5, "outputs": 3, "contexts": 4}
+    found = []
+    for variant in settings.variants:
+        alike = parameter_count(variant, **shape) == parameter_count("e-add", **shape)
+        for matching in settings.matchings:
+            if matching != settings.matchings[0] and alike:
+                continue
+            if matching == "M3" and not (alike or variant.startswith("es")):
+                continue
+            found.append((variant, matching))
+    return found
+
+
+def _initial(settings: PackingSettings) -> list[Cell]:
+    return expand(
+        {
+            ("order", "seed"): replicates(settings.orders, settings.seeds),
+            "tasks": settings.tasks,
+            ("variant", "matching"): arms(settings),
+            "size": settings.sizes,
+            "learning_rate": settings.rates,
+            "budget": [1],
+        }
+    )
+
+
+def _cells(settings: PackingSettings, finished: pd.DataFrame) -> list[Cell]:
+    """Return the map's cells, the guard's, and those of the bisections as far as they have got."""
+    cells = _initial(settings)
+    guard = [
+        {**cell, "budget": 2}
+        for cell in cells
+        if derive_seed(settings.base.seed, "guard", cell_key(cell)) % 1000 < 1000 * settings.guard
+    ]
+    cells += guard
+    return cells + _bisection(settings, finished) if settings.grid else cells
+
+
+_CHAIN = ["order", "seed", "tasks", "variant", "matching"]
+
+
+def _bisection(settings: PackingSettings, finished: pd.DataFrame) -> list[Cell]:
+    """Return the cells of every chain's bisection that have been tried, and the next of each.
+
+    A chain is one task order, seed, K, variant and matching. It goes on once all of its sizes so
+    far are finished, so that a study that was interrupted asks for the same cells.
+    """
+    from ctxrnn.analysis.capacity import next_size
+
+    known: dict[tuple[Any, ...], dict[int, tuple[float, int]]] = {}
+    if len(finished):
+        for row in _best(finished[finished["budget"] == 1]).to_dict("records"):
+            chain = known.setdefault(tuple(row[name] for name in _CHAIN), {})
+            chain[row["size"]] = row["relative_min"], row["rates"]
+    cells: list[Cell] = []
+    chains = expand(
+        {
+            ("order", "seed"): replicates(settings.orders, settings.seeds),
+            "tasks": settings.tasks,
+            ("variant", "matching"): [a for a in arms(settings) if _bisects(settings, *a)],
+        }
+    )
+    for chain in chains:
+        tried = known.get(tuple(chain[name] for name in _CHAIN), {})
+        extra = [size for size in tried if size not in settings.sizes]
+        wanted = {*settings.sizes, *extra}
+        if all(tried.get(size, (0.0, 0))[1] == len(settings.rates) for size in wanted):
+            scores = {size: score for size, (score, _) in tried.items()}
+            following = next_size(scores, settings.grid, settings.theta)
+            extra += [] if following is None else [following]
+        cells += [
+            {**chain, "size": size, "learning_rate": rate, "budget": 1}
+            for size in extra
+            for rate in settings.rates
+        ]
+    return cells
+
+
+def _bisects(settings: PackingSettings, variant: str, matching: str) -> bool:
+    """Tell whether an arm is bisected: those trained once stand for all matchings."""
+    only = sum(name == variant for name, _ in arms(settings)) == 1
+    return only or matching in settings.bisected
+
+
+def _foreseen(settings: PackingSettings) -> list[Cell]:
+    """Return about as many cells as the bisections will add: those of the middle of the grid."""
+    between = max(len(settings.grid) // (len(settings.sizes) + 1), 1) if settings.grid else 0
+    rounds = math.ceil(math.log2(between + 1)) if between else 0
+    new = [size for size in settings.grid if size not in settings.sizes]
+    middle = new[len(new) // 2 :][:rounds]
+    return (
+        expand(
+            {
+                ("order", "seed"): replicates(settings.orders, settings.seeds),
+                "tasks": settings.tasks,
+                ("variant", "matching"): [a for a in arms(settings) if _bisects(settings, *a)],
+                "size": middle,
+                "learning_rate": settings.rates,
+                "budget": [1],
+            }
+        )
+        if middle
+        else []
+    )
+
+
+def _measure(trained: Trained, most: int) -> dict[str, Any]:
+    """Measure how alike the tasks are, in networks with all of them."""
+    if trained.cell["tasks"] < most or trained.cell["tasks"] < 2:
+        return {}
+    from ctxrnn.analysis import cross_context
+    from ctxrnn.analysis.capacity import effective_number
+
+    similarity = cross_context(trained.network, trained.tasks, trials=64, seed=trained.seed)
+    return {"effective_tasks": effective_number(similarity.to_numpy())}
+
+
+def packing(settings: PackingSettings) -> Study:
+    """Return the study."""
+    return Study(
+        name="packing",
+        question="How many tasks fit into N units, with each pathway and with both?",
+        grid=functools.partial(_cells, settings),
+        measure=functools.partial(_measure, most=max(settings.tasks)),
+        base=settings.base,
+        tables=functools.partial(_tables, settings),
+        figure=functools.partial(_figure, settings),
+        findings=functools.partial(_findings, settings),
+        foreseen=functools.partial(_foreseen, settings),
+        settings=to_dict(settings),
+    )
+
+
+def _tables(settings: PackingSettings, tables: Tables) -> dict[str, pd.DataFrame]:
+    """Make the tables of the best networks, the map, capacities, sizes, exponents, comparisons."""
+    import pandas as pd
+
+    from ctxrnn.analysis.capacity import capacity, packing_exponent, size_needed
+
+    cells = tables["cells"].copy()
+    for theta in settings.thetas:
+        solved = tables["accuracy"].assign(solved=lambda t: t["relative"] >= theta)  # noqa: B023
+        axes = [*_CHAIN, "size", "learning_rate", "budget"]
+        share = solved.groupby(axes)["solved"].mean().rename(f"solved_{theta:g}")
+        cells = cells.merge(share.reset_index(), on=axes)
+    arms_table = _expanded(settings, _best(cells[cells["budget"] == 1]))
+    made: dict[str, pd.DataFrame] = {"best": arms_table}
+    on_map = arms_table[arms_table["size"].isin(settings.sizes)]
+    columns = {f"solved_{theta:g}": "median" for theta in settings.thetas}
+    made["map"] = (
+        on_map.groupby(["matching", "variant", "tasks", "size"], sort=False)
+        .agg({"relative_min": "median", **columns, "parameters": "mean", "seed": "size"})
+        .rename(columns={"seed": "networks", "relative_min": "m"})
+        .reset_index()
+    )
+    kinds = {
+        "capacity": (capacity, on_map, {"parameters": "parameters"}),
+        "sizes": (size_needed, arms_table, {"continuous": True}),
+        "exponents": (packing_exponent, arms_table, {}),
+    }
+    for name, (function, rows, more) in kinds.items():
+        parts = [
+            function(part, theta, units="size", **more).assign(matching=matching, theta=theta)
+            for matching, part in rows.groupby("matching", sort=False)
+            for theta in settings.thetas
+        ]
+        made[name] = pd.concat(parts, ignore_index=True)
+    made["comparisons"] = _comparisons(settings, on_map)
+    if (cells["budget"] == 2).any():
+        made |= _guarded(settings, cells)
+    return made
+
+
+def _best(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return per network the better of its learning rates, by the evaluations in training."""
+    from ctxrnn.analysis.capacity import best_rate
+
+    chain = [*_CHAIN, "size"]
+    return best_rate(cells, selection="evaluated_min", rate="learning_rate", on=chain)
+
+
+def _expanded(settings: PackingSettings, best: pd.DataFrame) -> pd.DataFrame:
+    """Let variants that were trained once stand in every matching."""
+    import pandas as pd
+
+    trained = arms(settings)
+    parts = []
+    for matching in settings.matchings:
+        for variant in settings.variants:
+            mine = [m for v, m in trained if v == variant]
+            if matching not in mine and len(mine) > 1:
+                continue
+            source = matching if matching in mine else mine[0]
+            rows = best[(best["variant"] == variant) & (best["matching"] == source)]
+            parts.append(rows.assign(matching=matching))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _comparisons(settings: PackingSettings, on_map: pd.DataFrame) -> pd.DataFrame:
+    """Compare the arms: mean over the map of the solved fraction and of the worst task."""
+    import pandas as pd
+
+    rows = []
+    column = f"solved_{settings.theta:g}"
+    if column not in on_map:
+        column = f"solved_{settings.thetas[0]:g}"
+    for matching, part in on_map.groupby("matching", sort=False):
+        mean = part.groupby([*PAIR, "variant"], sort=False)[[column, "relative_min"]]
+        table = mean.mean().reset_index()
+        names = {column: f"tasks solved at {column[7:]}", "relative_min": "worst task"}
+        rows += comparisons(table, names, settings.variants, matching=matching)
+    return pd.DataFrame(rows)
+
+
+def _guarded(settings: PackingSettings, cells: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Compare cells trained with twice the steps with the same cells trained as all others."""
+    import pandas as pd
+
+    from ctxrnn.analysis.capacity import optimisation_guard
+
+    axes = [*_CHAIN, "size", "learning_rate"]
+    found = optimisation_guard(cells, trials=settings.base.test_trials, on=axes)
+    rise = found.rise
+    summary = {
+        "cells": found.cells,
+        "rise": rise.mean,
+        "rise_low": rise.low,
+        "rise_high": rise.high,
+        "still_rising": len(found.rising),
+        "by_chance": found.expected,
+    }
+    return {"guard": pd.DataFrame([summary]), "still_rising": found.rising}
+
+
+def _figure(settings: PackingSettings, tables: Tables) -> Mapping[str, Any]:
+    from ctxrnn.studies._study_figures import packing_figures
+
+    return packing_figures(
+        tables, settings.theta, settings.matchings, settings.variants, settings.base.tasks
+    )
+
+
+def _findings(settings: PackingSettings, tables: Tables) -> Sequence[str]:
+    lines = [
+        f"{len(tables['best'])} networks on the map and in the bisections, "
+        f"{settings.orders * settings.seeds} replicates (task orders x seeds), criterion "
+        f"{settings.theta:g} of the ceiling, better of {len(settings.rates)} learning rates."
+    ]
+    for row in tables["comparisons"].to_dict("records"):
+        lines.append(sentence(row, f"{row['matching']}, "))
+    return lines
+
+
+RECIPE = Recipe(
+    build=packing,
+    summary="How many tasks fit: f(K, N), K*(N), N*(K) by bisection, under three matchings.",
+    scales={
+        "smoke": PackingSettings(
+            sizes=(4, 8),
+            tasks=(2, 3, 4),
+            orders=2,
+            rates=(1e-2,),
+            grid=(4, 6, 8),
+            guard=0.1,
+            base=SMOKE,
+        ),
+        "quick": PackingSettings(
+            theta=0.8,
+            grid=(8, 12, 16, 20, 28, 36, 50),
+            bisected=("M2",),
+            base=dataclasses.replace(
+                with_train(QUICK, steps=1000, evaluation_trials=500), steps_per_task=400
+            ),
+        ),
+        "paper": PackingSettings(
+            sizes=(8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256),
+            tasks=(2, 4, 6, 8, 10, 12, 16, 20),
+            orders=5,
+            seeds=2,
+            rates=(1e-3, 3e-3),
+            bisected=("M1", "M2", "M3"),
+            base=PAPER,
+        ),
+    },
+)
