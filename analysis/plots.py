@@ -6,125 +6,41 @@ Okabe and Ito (2008); fonts are embedded as editable text.
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes as Axes
+from matplotlib.figure import Figure as Figure
 
-from ctxrnn._checkpoint import write_atomically
-
+from ._plots_comparison import choice_shares as choice_shares
+from ._plots_comparison import difference_points as difference_points
+from ._plots_comparison import relation as relation
+from ._plots_packing import capacity_map as capacity_map
+from ._plots_packing import load_scatter as load_scatter
+from ._plots_packing import sizes_needed as sizes_needed
+from ._plots_packing import timescale_map as timescale_map
+from ._plots_style import MARKERS, line, replicates
+from ._plots_style import MECHANISM_COLOURS as MECHANISM_COLOURS
+from ._plots_style import STYLE as STYLE
+from ._plots_style import mechanism as mechanism
+from ._plots_style import new_figure as new_figure
+from ._plots_style import save_figure as save_figure
+from ._plots_style import style as style
+from ._plots_style import variant_label as variant_label
 from .statistics import mean_interval
 
 if TYPE_CHECKING:
     import pandas as pd
 
-MECHANISM_COLOURS: Mapping[str, str] = {
-    "none": "#666666",
-    "excitability": "#0072B2",
-    "synaptic": "#D55E00",
-    "both": "#009E73",
-}
-_LINES: Mapping[str, Any] = {
-    "none": (0, (1, 1.5)),
-    "excitability": "-",
-    "synaptic": (0, (5, 1.5)),
-    "both": (0, (5, 1.2, 1, 1.2)),
-}
-_MARKERS: Mapping[str, str] = {"none": "x", "excitability": "o", "synaptic": "s", "both": "D"}
-_NAMES: Mapping[str, str] = {
-    "none": "no context",
-    "excitability": "excitability",
-    "synaptic": "synaptic",
-    "both": "both pathways",
-}
-
-STYLE: Mapping[str, Any] = {
-    "font.size": 8,
-    "axes.titlesize": 8,
-    "axes.labelsize": 8,
-    "legend.fontsize": 7,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.8,
-    "lines.linewidth": 1.4,
-    "legend.frameon": False,
-    "pdf.fonttype": 42,
-    "svg.fonttype": "none",
-    "savefig.dpi": 200,
-    "figure.dpi": 100,
-}
-
-
-@contextmanager
-def style() -> Iterator[None]:
-    """Apply the package's style within a `with` block."""
-    with mpl.rc_context(dict(STYLE)):
-        yield
-
-
-def new_figure(rows: int = 1, columns: int = 1, *, size: tuple[float, float]) -> Figure:
-    """Make a figure that belongs to no window; call within `style()`.
-
-    Args:
-        rows: Rows of Axes.
-        columns: Columns of Axes.
-        size: Width and height in inches.
-    """
-    figure = Figure(figsize=size, layout="constrained")
-    figure.subplots(rows, columns)
-    return figure
-
-
-def save_figure(figure: Figure, path: str | Path) -> list[Path]:
-    """Save a figure as PDF and PNG beside each other, each whole or not at all.
-
-    Args:
-        figure: The figure.
-        path: File name without its ending.
-    """
-    written = []
-    with style():
-        for ending, metadata in ((".pdf", {"CreationDate": None}), (".png", None)):
-            target = Path(path).with_name(Path(path).name + ending)
-            drawn = io.BytesIO()
-            figure.savefig(drawn, format=ending[1:], metadata=metadata)
-            write_atomically(target, drawn.getvalue())
-            written.append(target)
-    return written
-
-
-def mechanism(variant: str) -> str:
-    """Return the mechanism of a variant id: "none", "excitability", "synaptic" or "both"."""
-    prefixes = {"e": "excitability", "s": "synaptic", "es": "both"}
-    return prefixes.get(variant.split("-")[0], "none")
-
-
-def variant_label(variant: str) -> str:
-    """Return a legend's text for a variant, e.g. "synaptic (s-sym)"."""
-    kind = mechanism(variant)
-    return _NAMES[kind] if variant == "none" else f"{_NAMES[kind]} ({variant})"
-
-
-def _line(variant: str) -> dict[str, Any]:
-    kind = mechanism(variant)
-    return {"color": MECHANISM_COLOURS[kind], "linestyle": _LINES[kind]}
-
 
 def _curves(ax: Axes, table: pd.DataFrame, x: str, y: str, *, band: bool) -> None:
     """Draw one mean line per variant with its interval, and thin lines for single networks."""
     for variant, rows in table.groupby("variant", sort=False):
-        look = _line(str(variant))
-        wide = rows.pivot_table(index=x, columns="seed", values=y)
-        for seed in wide.columns:
-            single = wide[seed].dropna()
+        look = line(str(variant))
+        wide = rows.pivot_table(index=x, columns=replicates(rows), values=y)
+        for network in wide.columns:
+            single = wide[network].dropna()
             ax.plot(single.index, single, color=look["color"], linewidth=0.5, alpha=0.4)
         complete = wide.dropna()
         mean = complete.mean(axis=1)
@@ -173,45 +89,56 @@ def _extended(learning: pd.DataFrame, value: str) -> pd.DataFrame:
 
 
 def ambiguity_curves(
-    ax: Axes, ambiguity: pd.DataFrame, *, areas: pd.DataFrame | None = None
+    ax: Axes,
+    ambiguity: pd.DataFrame,
+    *,
+    areas: pd.DataFrame | None = None,
+    x: str = "level",
+    label: str = r"weight $\lambda$ of another task's context",
+    crossing: str = "lambda_50",
+    mark: float | None = 0.5,
 ) -> Axes:
-    """Draw normalised accuracy on the dominant task against the weight of another context.
+    """Draw normalised accuracy on the dominant task against the level of a corruption.
 
     A thick line is the mean over networks, a thin line one network, a band the 95 % t interval
-    (from three networks on). With `areas`, the legend tells area and half-way point.
+    (from three networks on). With `areas`, a marker tells the mean crossing.
 
     Args:
         ax: Axes to draw on.
-        ambiguity: Columns variant, seed, level, normalised; one row per network and level.
-        areas: Columns variant, area, lambda_50; one row per network.
+        ambiguity: Columns variant, seed (and order), `x`, normalised; one row per network and
+            level.
+        areas: Columns variant and `crossing`; one row per network.
+        x: Column of the level, e.g. the weight of another context or the sd of its noise.
+        label: Text of the x axis, with its unit.
+        crossing: Column of the level at which accuracy fell to a set share, e.g. "sigma_80".
+        mark: Draw a vertical line here; by default where two mixed contexts weigh the same.
     """
-    _curves(ax, ambiguity, "level", "normalised", band=True)
-    ax.axvline(0.5, color="0.75", linewidth=0.8, zorder=0)
+    _curves(ax, ambiguity, x, "normalised", band=True)
+    first, last = float(ambiguity[x].min()), float(ambiguity[x].max())
+    if mark is not None:
+        ax.axvline(mark, color="0.75", linewidth=0.8, zorder=0)
     ax.axhline(0, color="0.75", linewidth=0.8, zorder=0)
-    ax.annotate("chance", (1.0, 0.0), ha="right", va="bottom", fontsize=6, color="0.45")
-    ax.set(
-        xlabel=r"weight $\lambda$ of another task's context",
-        ylabel="normalised accuracy, dominant task",
-    )
-    ax.set_xlim(float(ambiguity["level"].min()), float(ambiguity["level"].max()))
+    ax.annotate("chance", (last, 0.0), ha="right", va="top", fontsize=6, color="0.45")
+    ax.set(xlabel=label, ylabel="normalised accuracy, dominant task")
+    ax.set_xlim(first, last)
     ax.set_ylim(min(-0.08, float(ambiguity["normalised"].min()) - 0.03), 1.02)
     if areas is not None:
         for variant, rows in areas.groupby("variant", sort=False):
-            crossing = rows["lambda_50"].dropna()
-            if len(crossing):
+            found = rows[crossing].dropna()
+            if len(found):
                 ax.plot(
-                    crossing.mean(),
-                    _value_at(ambiguity, str(variant), float(crossing.mean())),
-                    _MARKERS[mechanism(str(variant))],
+                    found.mean(),
+                    _value_at(ambiguity, str(variant), x, float(found.mean())),
+                    MARKERS[mechanism(str(variant))],
                     color=MECHANISM_COLOURS[mechanism(str(variant))],
                     markersize=4,
                 )
     return ax
 
 
-def _value_at(table: pd.DataFrame, variant: str, level: float) -> float:
+def _value_at(table: pd.DataFrame, variant: str, x: str, level: float) -> float:
     rows = table[table["variant"] == variant]
-    mean = rows.groupby("level")["normalised"].mean()
+    mean = rows.groupby(x)["normalised"].mean()
     return float(np.interp(level, mean.index, mean))
 
 
@@ -241,7 +168,7 @@ def interval_points(
         if not len(values):
             continue
         spread = np.linspace(-0.1, 0.1, len(values)) if len(values) > 1 else np.zeros(1)
-        ax.plot(place - 0.2 + spread, values, _MARKERS[kind], color=colour, markersize=3, alpha=0.6)
+        ax.plot(place - 0.2 + spread, values, MARKERS[kind], color=colour, markersize=3, alpha=0.6)
         interval = mean_interval(values)
         if len(values) > 2:
             ax.errorbar(

@@ -1,62 +1,255 @@
-"""Intervals over networks."""
+"""Statistics over networks: intervals, paired comparisons, synergy, adjustment for a covariate."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import stats
+
+from ._bootstrap import (
+    Interval,
+    bootstrap_ends,
+    bootstrap_interval,
+    group_codes,
+    mean_interval,
+)
+from ._paired import (
+    FEWEST,
+    Paired,
+    independent,
+    joined_arms,
+    labels_of,
+    paired,
+    paired_difference,
+    sign_flip_p,
+    verdict,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "Adjusted",
+    "Interval",
+    "Paired",
+    "Synergy",
+    "adjusted_difference",
+    "bootstrap_interval",
+    "mean_interval",
+    "paired",
+    "paired_difference",
+    "sign_flip_p",
+    "synergy",
+]
 
 
 @dataclass(frozen=True)
-class Interval:
-    """A mean over networks with its interval.
+class Synergy:
+    """Synergy S of a combination over the better of its two parts.
 
     Attributes:
-        mean: Sample mean.
-        low: Lower end; NaN where there are fewer than two values.
-        high: Upper end; likewise.
-        count: Number of networks.
-        level: Confidence level.
+        synergy: S with its interval.
+        against: The paired differences combined - part, by the part's name.
+        means: Mean of each of the three arms, by name.
+        count: Number of complete triples.
+        independent: Number of independent ones: groups, or triples.
+        left_out: Triples that were incomplete, by their pairing columns.
     """
 
-    mean: float
-    low: float
-    high: float
+    synergy: Interval
+    against: dict[str, Paired]
+    means: dict[str, float]
     count: int
-    level: float
+    independent: int
+    left_out: tuple[tuple[Any, ...], ...] = ()
+
+    @property
+    def claim(self) -> bool:
+        """Whether the interval of S lies above 0, with at least five independent triples."""
+        return self.independent >= FEWEST and self.synergy.low > 0
 
     def __str__(self) -> str:
-        if np.isnan(self.low):
-            return f"{self.mean:.3f} (n = {self.count})"
-        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}] (n = {self.count})"
+        if self.synergy.high < 0:
+            return f"S = {self.synergy}; no synergy: the interval lies below 0"
+        return f"S = {self.synergy}" + verdict(self.synergy, self.claim)
 
 
-def mean_interval(values: Sequence[float] | np.ndarray, *, level: float = 0.95) -> Interval:
-    """Student's t interval of a mean over independently seeded networks.
+@dataclass(frozen=True)
+class Adjusted:
+    """A difference a - b at equal values of a covariate.
 
-    mean +- t_{n-1} s / sqrt(n). With the two to five networks of a small study a bootstrap cannot
-    reach its nominal coverage (it never leaves the range of the sample), so the t interval, which
-    is honestly wide, is used instead.
+    Attributes:
+        difference: delta, the offset between the regression lines, with its interval.
+        slope: beta, the common slope, with its interval.
+        covariate_gap: Mean covariate of a minus that of b: how far the lines are carried.
+        unadjusted: The same difference without adjustment.
+        count: Number of pairs.
+        independent: Number of independent ones: groups, or pairs.
+        left_out: Pairs that were incomplete, by their pairing columns.
+    """
+
+    difference: Interval
+    slope: Interval
+    covariate_gap: float
+    unadjusted: Paired
+    count: int
+    independent: int
+    left_out: tuple[tuple[Any, ...], ...] = ()
+
+    @property
+    def claim(self) -> bool:
+        """Whether the interval of delta excludes 0, with at least five independent pairs."""
+        return self.independent >= FEWEST and self.difference.excludes_zero
+
+    def __str__(self) -> str:
+        return f"adjusted {self.difference}" + verdict(self.difference, self.claim)
+
+
+def synergy(
+    table: pd.DataFrame,
+    value: str,
+    *,
+    combined: str,
+    single: tuple[str, str],
+    by: str = "variant",
+    on: Sequence[str] = ("order", "seed"),
+    groups: str | None = None,
+    level: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> Synergy:
+    """Estimate synergy S = mean Q_es - max(mean Q_e, mean Q_s) over complete triples.
+
+    The bootstrap draws triples (or groups, then triples) and takes the maximum anew in every
+    resample. The maximum of two noisy means lies above the larger true mean: if both parts are
+    equally good, E[S] is lower than the true value by s / sqrt(2 pi), where s is the standard error
+    of mean(Q_e - Q_s). So S errs against synergy, towards 0 or below.
 
     Args:
-        values: One value per network; NaN (a threshold that was never crossed) is refused.
-        level: Confidence level, in (0, 1).
+        table: One row per network, at equal parameter count P.
+        value: Q, e.g. area, capacity or clean accuracy; larger is better.
+        combined: Arm with both pathways.
+        single: The two arms with one pathway.
+        by: Column that tells the arms apart.
+        on: Columns that make a triple.
+        groups: Column of groups, e.g. "order".
+        level: Confidence level.
+        resamples: Number of resamples.
+        seed: Their seed.
 
     Raises:
-        ValueError: If there is no value, a value is not finite, or the level is out of range.
+        ValueError: As for `paired`.
     """
-    array = np.asarray(values, dtype=float)
-    if array.ndim != 1 or array.size == 0:
-        raise ValueError(f"values must be one number per network: got shape {array.shape}")
-    if not np.isfinite(array).all():
-        raise ValueError("values must be finite: leave out, or count apart, those that are not")
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie between 0 and 1: got {level}")
-    mean = float(array.mean())
-    if array.size < 2:
-        return Interval(mean, float("nan"), float("nan"), 1, level)
-    error = float(array.std(ddof=1) / np.sqrt(array.size))
-    reach = float(stats.t.ppf(0.5 + level / 2, array.size - 1)) * error
-    return Interval(mean, mean - reach, mean + reach, int(array.size), level)
+    if len(single) != 2:
+        raise ValueError(f"single must name the two arms with one pathway: got {single!r}")
+    arms = (combined, *single)
+    joined, left_out = joined_arms(table, [value], by=by, arms=arms, on=on, groups=groups)
+    labels = labels_of(joined, groups)
+    rows = np.stack([joined[(value, arm)].to_numpy(dtype=float) for arm in arms], axis=1)
+    codes = group_codes(labels, len(rows))
+    settings: dict[str, Any] = {"level": level, "resamples": resamples, "seed": seed}
+    ends = bootstrap_ends(rows, _gain, codes, **settings)
+    return Synergy(
+        Interval(float(_gain(rows)), *ends, len(rows), level),
+        {
+            arm: paired_difference(rows[:, 0], rows[:, place], groups=labels, **settings)
+            for place, arm in enumerate(arms)
+            if place
+        },
+        dict(zip(arms, rows.mean(axis=0).tolist(), strict=True)),
+        len(rows),
+        independent(codes, len(rows)),
+        left_out,
+    )
+
+
+def _gain(rows: np.ndarray) -> np.ndarray:
+    means = rows.mean(axis=-2)
+    return np.asarray(means[..., 0] - np.maximum(means[..., 1], means[..., 2]))
+
+
+def adjusted_difference(
+    table: pd.DataFrame,
+    value: str,
+    covariate: str,
+    *,
+    a: str,
+    b: str,
+    by: str = "variant",
+    on: Sequence[str] = ("order", "seed"),
+    groups: str | None = None,
+    level: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> Adjusted:
+    """Compare two arms at equal values of a covariate (analysis of covariance).
+
+    Least squares for y = mu + delta [arm is a] + beta x with one slope for both arms; the bootstrap
+    draws pairs (or groups, then pairs). Where the arms' covariates do not overlap the result is
+    carried beyond the data. An x measured with error flattens the slope, so that part of its
+    influence stays in delta.
+
+    Args:
+        table: One row per network.
+        value: y, e.g. robustness area.
+        covariate: x, e.g. clean accuracy.
+        a: First arm; delta is a - b.
+        b: Second arm.
+        by: Column that tells the arms apart.
+        on: Columns that make a pair.
+        groups: Column of groups, e.g. "order".
+        level: Confidence level.
+        resamples: Number of resamples.
+        seed: Their seed.
+
+    Raises:
+        ValueError: As for `paired`; if x does not vary within the arms.
+    """
+    columns = [value, covariate]
+    joined, left_out = joined_arms(table, columns, by=by, arms=(a, b), on=on, groups=groups)
+    order = [(column, arm) for column in columns for arm in (a, b)]
+    rows = joined[order].to_numpy(dtype=float)
+    x = rows[:, 2:]
+    if len(rows) < 2 or (np.ptp(x, axis=0) <= 1e-12 * np.abs(x).max()).all():
+        raise ValueError(
+            f"{covariate} must vary within the arms, or the slope is not defined: got {len(rows)} "
+            "pairs without spread; compare them with paired(...)"
+        )
+    labels = labels_of(joined, groups)
+    codes = group_codes(labels, len(rows))
+    settings: dict[str, Any] = {"level": level, "resamples": resamples, "seed": seed}
+    offset, slope = _ancova(rows)
+    found = []
+    for place, estimate in enumerate((offset, slope)):
+        ends = bootstrap_ends(rows, partial(_ancova_part, place), codes, **settings)
+        found.append(Interval(float(estimate), *ends, len(rows), level))
+    return Adjusted(
+        found[0],
+        found[1],
+        float(x[:, 0].mean() - x[:, 1].mean()),
+        paired_difference(rows[:, 0], rows[:, 1], groups=labels, **settings),
+        len(rows),
+        independent(codes, len(rows)),
+        left_out,
+    )
+
+
+def _ancova(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Solve the normal equations in closed form: rows (..., pair, (y_a, y_b, x_a, x_b))."""
+    means = rows.mean(axis=-2)
+    centred = rows - means[..., None, :]
+    y, x = centred[..., :2], centred[..., 2:]
+    spread = (x**2).sum((-2, -1))
+    # A resample without any spread of x defines no slope; NaN is left out.
+    rounding = 1e-24 * (rows[..., 2:] ** 2).sum((-2, -1))
+    spread = np.where(spread > rounding, spread, np.nan)
+    slope = (x * y).sum((-2, -1)) / spread
+    offset = means[..., 0] - means[..., 1] - slope * (means[..., 2] - means[..., 3])
+    return offset, slope
+
+
+def _ancova_part(place: int, rows: np.ndarray) -> np.ndarray:
+    return _ancova(rows)[place]

@@ -24,7 +24,7 @@ MAY_IMPORT = {
 }
 # Libraries with a fixed place: a pattern for the modules that may import them.
 PLACES = {
-    "matplotlib": r"ctxrnn\.analysis\.plots|ctxrnn\.studies\.\w*figures",
+    "matplotlib": r"ctxrnn\.analysis\.(plots|_plots_\w+)|ctxrnn\.studies\.\w*figures",
     "neurogym": r"ctxrnn\.tasks(\..*)?",
     "gymnasium": r"ctxrnn\.tasks(\..*)?",
 }

@@ -55,6 +55,34 @@ def test_ambiguity_curves_show_means_bands_and_colours_by_mechanism():
     )
 
 
+def test_ambiguity_curves_take_any_level_and_tell_orders_apart():
+    table = pd.DataFrame(
+        [
+            {
+                "variant": "s-sym",
+                "order": order,
+                "seed": 0,
+                "sigma": x,
+                "normalised": 1 - x / 2 - order,
+            }
+            for order in (0, 0.1, 0.2)
+            for x, y in ((0.0, 1.0), (0.5, 0.75), (2.0, 0.0))
+        ]
+    )
+    areas = pd.DataFrame({"variant": ["s-sym"], "sigma_80": [1.25]})
+    with plots.style():
+        ax = plots.new_figure(size=(3, 2)).axes[0]
+        plots.ambiguity_curves(
+            ax, table, areas=areas, x="sigma", label="noise", crossing="sigma_80", mark=None
+        )
+    np.testing.assert_allclose(thick_lines(ax)["synaptic (s-sym)"].get_ydata(), [0.9, 0.65, -0.1])
+    assert ax.get_xlim() == (0.0, 2.0)
+    assert ax.get_xlabel() == "noise"
+    # Three networks, their mean, the line at chance, the marker of the crossing.
+    assert len(ax.lines) == 6
+    assert ax.lines[-1].get_ydata()[0] == pytest.approx((0.65 - 0.1) / 2)
+
+
 def test_points_leave_out_and_mark_what_is_missing():
     table = pd.DataFrame({"variant": ["e-add"] * 3, "lambda_50": [0.2, 0.4, np.nan]})
     with plots.style():

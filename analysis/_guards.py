@@ -1,0 +1,131 @@
+"""Guards against taking slow training for a limit of capacity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import stats
+
+from ctxrnn._checks import check_count
+
+from ._bootstrap import Interval, bootstrap_interval
+from ._paired import joined_arms, labels_of
+from ._tables import check_columns, check_rows
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CELL = ("variant", "units", "tasks", "order", "seed")
+
+
+@dataclass(frozen=True)
+class OptimisationGuard:
+    """What a larger training budget changed.
+
+    Attributes:
+        rise: Mean rise of the score with its interval.
+        rising: Cells that rose by more than one standard error: cell, before, after, rise, error.
+        cells: Number of cells compared.
+        expected: Number of such cells that chance alone would give at most, about.
+    """
+
+    rise: Interval
+    rising: pd.DataFrame
+    cells: int
+    expected: float
+
+    def __str__(self) -> str:
+        return (
+            f"rise {self.rise}; {len(self.rising)} of {self.cells} cells still rose "
+            f"(about {self.expected:.1f} by chance)"
+        )
+
+
+def optimisation_guard(
+    table: pd.DataFrame,
+    *,
+    trials: int,
+    value: str = "relative_min",
+    budget: str = "budget",
+    factors: tuple[float, float] = (1, 2),
+    on: Sequence[str] = CELL,
+    groups: str | None = None,
+    level: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> OptimisationGuard:
+    """Compare the same cells at two training budgets, over those that have both.
+
+    A cell still rose if p_2 - p_1 > sqrt(p_1 (1 - p_1) / n + p_2 (1 - p_2) / n), the standard error
+    of the difference of two shares of n test trials. Chance alone gives that to a share 0.16 of
+    cells, fewer at scores near 1.
+
+    Args:
+        table: One row per cell and budget.
+        trials: n, test trials behind each score (per task, where the score is that of one task).
+        value: Score, a share of trials; values above 1 (relative to a ceiling) count as 1 in the
+            standard error.
+        budget: Column that tells the budgets apart.
+        factors: Its two values, the smaller one first.
+        on: Columns that make a cell.
+        groups: Column of groups for the interval of the mean rise, e.g. "order".
+        level: Confidence level.
+        resamples: Number of resamples of cells.
+        seed: Their seed.
+
+    Raises:
+        ValueError: If a column is missing, a cell occurs twice, or none has both budgets.
+    """
+    check_count("trials", trials)
+    small, large = factors
+    joined, _ = joined_arms(table, [value], by=budget, arms=factors, on=on, groups=groups)
+    before, after = (joined[(value, factor)].to_numpy(dtype=float) for factor in (small, large))
+    shares = np.clip([before, after], 0, 1)
+    error = np.sqrt((shares * (1 - shares)).sum(axis=0) / trials)
+    rise = after - before
+    cells = joined.index.to_frame(index=False)
+    cells = cells.assign(before=before, after=after, rise=rise, error=error)
+    return OptimisationGuard(
+        bootstrap_interval(
+            rise, groups=labels_of(joined, groups), level=level, resamples=resamples, seed=seed
+        ),
+        # Rounding alone is no rise.
+        cells[rise > error + 1e-12].reset_index(drop=True),
+        len(cells),
+        float(stats.norm.sf(1) * (error > 0).sum()),
+    )
+
+
+def best_rate(
+    table: pd.DataFrame, *, selection: str, rate: str = "rate", on: Sequence[str] = CELL
+) -> pd.DataFrame:
+    """Keep, in each cell, the learning rate with the highest selection score.
+
+    The selection score must come from evaluation during training, never from the test trials:
+    the better of two test scores is biased upwards. Equal scores go to the smaller rate; NaN (a
+    network that diverged) loses against any number.
+
+    Args:
+        table: One row per cell and learning rate.
+        selection: Column that selects, e.g. the last evaluation accuracy.
+        rate: Column of learning rates.
+        on: Columns that make a cell.
+
+    Returns:
+        The rows kept, in the table's order, with a column `rates`: how many rates were compared.
+
+    Raises:
+        ValueError: If a column is missing or a cell has two rows with one rate.
+    """
+    cell = [on] if isinstance(on, str) else list(on)
+    check_columns(table, [selection, rate, *cell])
+    check_rows(table, [*cell, rate], "cell")
+    rows = table.reset_index(drop=True)
+    ranked = rows.sort_values([selection, rate], ascending=[False, True], na_position="last")
+    kept = ranked.drop_duplicates(cell).sort_index()
+    return kept.assign(rates=rows.groupby(cell)[rate].transform("size")[kept.index]).reset_index(
+        drop=True
+    )

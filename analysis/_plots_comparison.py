@@ -1,0 +1,158 @@
+"""Figures that compare variants: differences, choices, relation to a covariate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+from scipy import stats
+
+from ._plots_style import MARKERS, MECHANISM_COLOURS, line, mechanism, replicates, variant_label
+from .statistics import Adjusted, Interval, Paired, Synergy, mean_interval
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Difference = Interval | Paired | Synergy | Adjusted
+
+
+def choice_shares(
+    ax: Axes,
+    table: pd.DataFrame,
+    *,
+    x: str = "level",
+    shares: Sequence[str] = ("as_k", "as_j", "neither"),
+    names: Sequence[str] = ("as task k", "as task j", "neither"),
+    label: str = r"weight $\lambda$ of task j's context",
+) -> Axes:
+    """Draw the shares of trials answered as k, as j and as neither, for one variant.
+
+    Lines are means over networks, bands 95 % t intervals (from three networks on).
+
+    Args:
+        ax: Axes to draw on.
+        table: Columns variant, seed (and order), `x` and `shares`; one row per network and level.
+        x: Column of the level.
+        shares: Columns of the three shares.
+        names: What the legend calls them.
+        label: Text of the x axis.
+    """
+    variants = list(dict.fromkeys(table["variant"]))
+    if len(variants) != 1:
+        raise ValueError(f"shares are of one variant: got {', '.join(map(str, variants))}")
+    colour = MECHANISM_COLOURS[mechanism(str(variants[0]))]
+    looks = ((colour, "-"), (colour, (0, (5, 1.5))), ("0.35", (0, (1, 1.2))))
+    count = 0
+    for share, name, (own, dashes) in zip(shares, names, looks, strict=True):
+        wide = table.pivot_table(index=x, columns=replicates(table), values=share).dropna()
+        count = wide.shape[1]
+        ax.plot(wide.index, wide.mean(axis=1), color=own, linestyle=dashes, label=name)
+        if count > 2:
+            found = [mean_interval(row) for row in wide.to_numpy()]
+            low, high = [i.low for i in found], [i.high for i in found]
+            ax.fill_between(wide.index, low, high, color=own, alpha=0.15, linewidth=0)
+    ax.axvline(0.5, color="0.75", linewidth=0.8, zorder=0)
+    ax.set(xlabel=label, ylabel="share of trials")
+    ax.set_xlim(float(table[x].min()), float(table[x].max()))
+    ax.set_ylim(-0.02, 1.02)
+    ax.set_title(f"{variant_label(str(variants[0]))}, n = {count}")
+    return ax
+
+
+def difference_points(
+    ax: Axes,
+    entries: Sequence[tuple[str, Difference]],
+    *,
+    label: str = "difference",
+    decimals: int = 3,
+) -> Axes:
+    """Draw differences with their intervals below each other, around a line at 0.
+
+    Filled markers are differences that may be claimed, open ones those that may not; beside each
+    stand the estimate and the number of pairs.
+
+    Args:
+        ax: Axes to draw on.
+        entries: Text and result of each row, from the top.
+        label: Text of the x axis, with its unit.
+        decimals: Digits of the estimates.
+    """
+    if not entries:
+        raise ValueError("entries must hold at least one difference: got none")
+    for place, (_, found) in enumerate(entries):
+        interval = _interval(found)
+        claim = found.excludes_zero if isinstance(found, Interval) else found.claim
+        colour = "black" if claim else "0.45"
+        if not np.isnan(interval.low):
+            ax.plot([interval.low, interval.high], [place, place], color=colour, linewidth=1.2)
+        ax.plot(
+            interval.mean, place, "o", color=colour, markersize=5, zorder=3,
+            markerfacecolor=colour if claim else "white",
+        )  # fmt: skip
+        text = f"{interval.mean:+z.{decimals}f}, n = {interval.count}".replace("-", "−")
+        ax.annotate(
+            text, (1.02, place),
+            xycoords=("axes fraction", "data"), va="center", fontsize=6.5, color=colour,
+        )  # fmt: skip
+    ax.axvline(0, color="0.6", linewidth=0.8, zorder=0)
+    ax.set_yticks(range(len(entries)), [text for text, _ in entries])
+    ax.set_ylim(len(entries) - 0.5, -0.5)
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+    ax.set_xlabel(label)
+    return ax
+
+
+def _interval(found: Difference) -> Interval:
+    if isinstance(found, Interval):
+        return found
+    return found.synergy if isinstance(found, Synergy) else found.difference
+
+
+def relation(
+    ax: Axes,
+    table: pd.DataFrame,
+    covariate: str,
+    value: str,
+    *,
+    label: str,
+    covariate_label: str = "clean accuracy / ceiling",
+) -> Axes:
+    """Draw a measure of each network against a covariate, with a regression line per variant.
+
+    Lines are least squares within a variant over its own range; bands are 95 % intervals of the
+    mean response, y(x) +- t_{n-2} s sqrt(1 / n + (x - mean x)^2 / S_xx).
+
+    Args:
+        ax: Axes to draw on.
+        table: Columns variant, `covariate`, `value`; one row per network; NaN is left out.
+        covariate: Column of the x axis, e.g. clean accuracy.
+        value: Column of the y axis.
+        label: Text of the y axis.
+        covariate_label: Text of the x axis.
+    """
+    for variant, rows in table.groupby("variant", sort=False):
+        rows = rows.dropna(subset=[covariate, value])
+        x, y = rows[covariate].to_numpy(dtype=float), rows[value].to_numpy(dtype=float)
+        look, kind = line(str(variant)), mechanism(str(variant))
+        ax.plot(
+            x, y, MARKERS[kind], color=look["color"], markersize=3, alpha=0.6,
+            label=f"{variant_label(str(variant))}, n = {len(x)}",
+        )  # fmt: skip
+        if len(x) < 3 or np.ptp(x) == 0:
+            continue
+        fit = stats.linregress(x, y)
+        grid = np.linspace(x.min(), x.max(), 50)
+        spread = ((x - x.mean()) ** 2).sum()
+        residual = np.sqrt(((y - fit.intercept - fit.slope * x) ** 2).sum() / (len(x) - 2))
+        reach = stats.t.ppf(0.975, len(x) - 2) * residual
+        reach = reach * np.sqrt(1 / len(x) + (grid - x.mean()) ** 2 / spread)
+        mean = fit.intercept + fit.slope * grid
+        ax.plot(grid, mean, **look)
+        ax.fill_between(
+            grid, mean - reach, mean + reach, color=look["color"], alpha=0.12, linewidth=0
+        )
+    ax.set(xlabel=covariate_label, ylabel=label)
+    return ax
