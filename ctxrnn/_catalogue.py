@@ -12,6 +12,7 @@ import torch
 from ctxrnn._checks import check_count, unknown_name
 from ctxrnn._excitability import Drive, Gain, Threshold
 from ctxrnn._modulation import AbstractModulation, Chain, Seed, resolve_seed
+from ctxrnn._share import check_on, units_on
 from ctxrnn._synaptic import Additive, Full, Hadamard, LowRank, Masks, Scalar
 
 
@@ -93,16 +94,19 @@ _EXAMPLES = (
 )  # fmt: skip
 
 OPTIONS: dict[str, tuple[str, ...]] = {
-    "Drive": ("sd",),
-    "Threshold": ("sd",),
-    "Gain": ("sd", "positive"),
-    "Hadamard": ("sd", "interpolation", "nonnegative"),
-    "Additive": ("sd", "interpolation"),
+    "Drive": ("sd", "on"),
+    "Threshold": ("sd", "on"),
+    "Gain": ("sd", "on", "positive"),
+    "Hadamard": ("sd", "on", "interpolation", "nonnegative"),
+    "Additive": ("sd", "on", "interpolation"),
     "LowRank": ("rank", "sd", "g"),
     "Masks": ("masks", "learn", "sd"),
     "Scalar": ("sd",),
     "Full": ("g",),
 }
+
+_BY_PATHWAY = ("sd", "on")
+"""Options that can be given to one pathway alone, as `sd_e` and `sd_s`."""
 
 
 def variant_ids() -> tuple[str, ...]:
@@ -156,7 +160,7 @@ def known_options(variant: str) -> tuple[str, ...]:
     known: set[str] = set()
     for kind, build, fixed in _parts(variant):
         mine = {*OPTIONS[_class_name(build)]} - set(fixed)
-        known |= mine | ({f"sd_{kind}"} if "sd" in mine else set())
+        known |= mine | {f"{name}_{kind}" for name in _BY_PATHWAY if name in mine}
     return tuple(sorted(known))
 
 
@@ -179,7 +183,9 @@ def modulation(
             others it is combined with.
         options: Options of the pathways, given to each that knows them, e.g.
             `interpolation="factor-linear"`, `masks=8`, `positive=True`. `sd_e` and `sd_s` set
-            the initial spread of one pathway.
+            the initial spread of one pathway, `on_e` and `on_s` the units that one acts on:
+            `on_e=0.5, on_s=0.5` splits the units between the two, the excitability taking the
+            first (matching M3).
 
     Raises:
         ValueError: For an unknown id or an option that no pathway of it knows.
@@ -193,9 +199,10 @@ def modulation(
     for kind, build, fixed in parts:
         known = {*OPTIONS[_class_name(build)]} - set(fixed)
         chosen = {name: value for name, value in options.items() if name in known}
-        if "sd" in known and f"sd_{kind}" in options:
-            chosen["sd"] = options[f"sd_{kind}"]
-            used.add(f"sd_{kind}")
+        for name in _BY_PATHWAY:
+            if name in known and f"{name}_{kind}" in options:
+                chosen[name] = options[f"{name}_{kind}"]
+                used.add(f"{name}_{kind}")
         used.update(name for name in chosen if name in options)
         pathways.append(build(units, contexts, seed=base, **fixed, **chosen))
     spare = set(options) - used
@@ -228,13 +235,15 @@ def parameter_count(
     2 N R for N^2 and R K + R as its last term; `s-full` has K N^2 for N^2; `s-mask` adds L K, and
     L N^2 if its masks are learnt; `s-scalar` adds K.
 
+    A pathway on a part of the units (`on`) counts their number in place of N.
+
     Args:
         variant: Id of the catalogue.
         units: N.
         inputs: I.
         outputs: O.
         contexts: K.
-        options: As for `modulation`; `rank`, `masks` and `learn` matter here.
+        options: As for `modulation`; `rank`, `masks`, `learn` and `on` matter here.
     """
     check_count("units", units)
     check_count("inputs", inputs)
@@ -245,15 +254,17 @@ def parameter_count(
             known = known_options(variant) or ("none",)
             raise unknown_name(f"option of variant {variant!r}", option, known)
     recurrent, extra = units**2, 0
-    for _, build, fixed in _parts(variant):
+    for kind, build, fixed in _parts(variant):
         name = _class_name(build)
         rank = fixed.get("rank", options.get("rank", 8))
+        on = check_on(options.get(f"on_{kind}", options.get("on")))
+        first, stop = units_on(on, units, "first" if kind == "e" else "last")
         if name == "Drive" and fixed:
-            extra += units * rank + rank * contexts
+            extra += (stop - first) * rank + rank * contexts
         elif name in ("Drive", "Threshold", "Gain") or (name == "Hadamard" and not fixed):
-            extra += units * contexts
+            extra += (stop - first) * contexts
         elif name in ("Hadamard", "Additive"):
-            extra += 2 * units * rank * contexts
+            extra += 2 * (stop - first) * rank * contexts
         elif name == "LowRank":
             recurrent, extra = 2 * units * rank, extra + rank * contexts + rank
         elif name == "Masks":
@@ -283,11 +294,16 @@ def matched_units(
         inputs: I.
         outputs: O.
         contexts: K.
-        options: As for `modulation`.
+        options: As for `modulation`; `on` as a fraction only, since N is not known before.
 
     Raises:
         ValueError: If not even one unit fits.
     """
+    for name in ("on", "on_e", "on_s"):
+        if isinstance(check_on(options.get(name)), tuple):
+            raise ValueError(
+                f"{name} must be a fraction where N is sought: got the range {options[name]}"
+            )
 
     def count(units: int) -> int:
         return parameter_count(

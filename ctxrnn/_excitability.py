@@ -1,4 +1,9 @@
-"""Excitability: context acts on neurons, as a drive, a threshold or a gain."""
+"""Excitability: context acts on neurons, as a drive, a threshold or a gain.
+
+With `on`, a pathway acts on a part of the units only: it has parameters for those alone, and the
+others keep the neutral value (no drive, threshold 0, gain 1). A fraction stands for the first share
+of the units. Their initial values are those of the pathway that acts on all.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +15,7 @@ from torch import Tensor
 from ctxrnn._checks import check_count, check_not_negative
 from ctxrnn._circuit import Circuit
 from ctxrnn._modulation import AbstractModulation, Seed, normal, resolve_seed
+from ctxrnn._share import On, check_on, normal_on, spread, units_on
 
 
 class Drive(AbstractModulation):
@@ -20,6 +26,7 @@ class Drive(AbstractModulation):
         contexts: K.
         rank: None for a free E, (unit, context); R for E = U A with U (unit, R), A (R, context).
         sd: Standard deviation of the initial entries of E.
+        on: Fraction of the units that it acts on, the first ones, or (first, stop); None for all.
         seed: Seed or generator of the initial values.
     """
 
@@ -32,29 +39,32 @@ class Drive(AbstractModulation):
         *,
         rank: int | None = None,
         sd: float = 0.5,
+        on: On | None = None,
         seed: Seed | None = None,
     ) -> None:
         super().__init__(units, contexts)
         check_not_negative("sd", sd)
-        self.rank, self.sd = rank, sd
+        self.rank, self.sd, self.on = rank, sd, check_on(on)
+        self.span = units_on(self.on, units, "first")
         base = resolve_seed(seed)
         if rank is None:
-            self.E = normal((units, contexts), sd, base, "E")
+            self.E = normal_on((units, contexts), sd, base, "E", axis=0, span=self.span)
         else:
             check_count("rank", rank)
             # sqrt(sd / sqrt(rank)) each, so that the entries of U A have standard deviation sd.
             part = (sd / rank**0.5) ** 0.5
-            self.U = normal((units, rank), part, base, "U_e")
+            self.U = normal_on((units, rank), part, base, "U_e", axis=0, span=self.span)
             self.A = normal((rank, contexts), part, base, "A_e")
 
     def modulate(self, circuit: Circuit, context: Tensor) -> Circuit:
         """Return the circuit with E c added to its current."""
         drive = context @ self.E.mT if self.rank is None else context @ self.A.mT @ self.U.mT
-        return replace(circuit, current=circuit.current + drive)
+        return replace(circuit, current=circuit.current + spread(drive, self.span, self.units))
 
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        return {"units": self.units, "contexts": self.contexts, "rank": self.rank, "sd": self.sd}
+        names = ("units", "contexts", "rank", "sd", "on")
+        return {name: getattr(self, name) for name in names}
 
 
 class Threshold(AbstractModulation):
@@ -66,28 +76,37 @@ class Threshold(AbstractModulation):
         units: N.
         contexts: K.
         sd: Standard deviation of the initial entries of Theta, (unit, context).
+        on: Fraction of the units that it acts on, the first ones, or (first, stop); None for all.
         seed: Seed or generator of the initial values.
     """
 
     pathway = "excitability"
 
     def __init__(
-        self, units: int, contexts: int, *, sd: float = 0.5, seed: Seed | None = None
+        self,
+        units: int,
+        contexts: int,
+        *,
+        sd: float = 0.5,
+        on: On | None = None,
+        seed: Seed | None = None,
     ) -> None:
         super().__init__(units, contexts)
         check_not_negative("sd", sd)
-        self.sd = sd
-        self.Theta = normal((units, contexts), sd, resolve_seed(seed), "Theta")
+        self.sd, self.on = sd, check_on(on)
+        self.span = units_on(self.on, units, "first")
+        base = resolve_seed(seed)
+        self.Theta = normal_on((units, contexts), sd, base, "Theta", axis=0, span=self.span)
 
     def modulate(self, circuit: Circuit, context: Tensor) -> Circuit:
         """Return the circuit with Theta c added to its threshold."""
-        shift = context @ self.Theta.mT
+        shift = spread(context @ self.Theta.mT, self.span, self.units)
         before = circuit.threshold
         return replace(circuit, threshold=shift if before is None else before + shift)
 
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        return {"units": self.units, "contexts": self.contexts, "sd": self.sd}
+        return {name: getattr(self, name) for name in ("units", "contexts", "sd", "on")}
 
 
 class Gain(AbstractModulation):
@@ -98,6 +117,7 @@ class Gain(AbstractModulation):
         contexts: K.
         positive: Whether to use exp(Gamma c), which stays above zero.
         sd: Standard deviation of the initial entries of Gamma, (unit, context).
+        on: Fraction of the units that it acts on, the first ones, or (first, stop); None for all.
         seed: Seed or generator of the initial values.
     """
 
@@ -110,25 +130,25 @@ class Gain(AbstractModulation):
         *,
         positive: bool = False,
         sd: float = 0.3,
+        on: On | None = None,
         seed: Seed | None = None,
     ) -> None:
         super().__init__(units, contexts)
         check_not_negative("sd", sd)
-        self.positive, self.sd = positive, sd
-        self.Gamma = normal((units, contexts), sd, resolve_seed(seed), "Gamma")
+        self.positive, self.sd, self.on = positive, sd, check_on(on)
+        self.span = units_on(self.on, units, "first")
+        base = resolve_seed(seed)
+        self.Gamma = normal_on((units, contexts), sd, base, "Gamma", axis=0, span=self.span)
 
     def modulate(self, circuit: Circuit, context: Tensor) -> Circuit:
         """Return the circuit with its gain multiplied by G(c)."""
         gain = context @ self.Gamma.mT
         gain = gain.exp() if self.positive else gain + 1
+        gain = spread(gain, self.span, self.units, neutral=1.0)
         before = circuit.gain
         return replace(circuit, gain=gain if before is None else before * gain)
 
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        return {
-            "units": self.units,
-            "contexts": self.contexts,
-            "positive": self.positive,
-            "sd": self.sd,
-        }
+        names = ("units", "contexts", "positive", "sd", "on")
+        return {name: getattr(self, name) for name in names}

@@ -1,4 +1,8 @@
-"""Synaptic strength: context acts on the recurrent weights, by factors that stay factored."""
+"""Synaptic strength: context acts on the recurrent weights, by factors that stay factored.
+
+With `on`, Hadamard and Additive act on a part of the units only, by default the last ones: factors
+exist for those alone and start at the values that they have in the pathway that acts on all.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +25,7 @@ from ctxrnn._circuit import (
     WithLowRank,
 )
 from ctxrnn._modulation import AbstractModulation, Seed, normal, resolve_seed
+from ctxrnn._share import On, check_on, normal_on, spread, units_on
 
 Interpolation = Literal["outer-linear", "factor-linear"]
 
@@ -100,6 +105,9 @@ class Hadamard(AbstractModulation):
         interpolation: "outer-linear" or "factor-linear"; they differ for soft contexts only.
         nonnegative: Pass m and n through softplus, so that no synapse changes its sign.
         sd: Standard deviation of the initial factors, around 0, or around 1 if gated.
+        on: Fraction of the units that it acts on, the last ones, or (first, stop); None for all.
+            The others have factors 0, which leaves their weights as they are, or R^-1/2 if gated,
+            so that weights between two of them are scaled by sum_k c_k.
         seed: Seed or generator of the initial values.
     """
 
@@ -120,6 +128,7 @@ class Hadamard(AbstractModulation):
         interpolation: Interpolation = "outer-linear",
         nonnegative: bool = False,
         sd: float = 0.3,
+        on: On | None = None,
         seed: Seed | None = None,
     ) -> None:
         super().__init__(units, contexts)
@@ -128,11 +137,13 @@ class Hadamard(AbstractModulation):
         _check_interpolation(interpolation)
         self.rank, self.symmetric, self.gated = rank, symmetric, gated
         self.interpolation, self.nonnegative, self.sd = interpolation, nonnegative, sd
+        self.on = check_on(on)
+        self.span = units_on(self.on, units, "last")
         base = resolve_seed(seed)
         shape = (contexts, rank, units)
         names = ("h",) if symmetric else ("m", "n")
         for name in names:
-            factor = normal(shape, sd, base, name)
+            factor = normal_on(shape, sd, base, name, axis=-1, span=self.span)
             if gated:
                 # sum_rho m n^T starts near the ones for any rank.
                 factor.data.add_(1).mul_(rank**-0.5)
@@ -144,11 +155,15 @@ class Hadamard(AbstractModulation):
     def factors(self) -> tuple[Tensor, Tensor]:
         """Return m and n, (context, rank, unit) each; the same tensor if symmetric."""
         if self.symmetric:
-            both = functional.softplus(self.h) if self.nonnegative else self.h
+            both = self._factor(self.h)
             return both, both
+        return self._factor(self.m), self._factor(self.n)
+
+    def _factor(self, values: Tensor) -> Tensor:
         if self.nonnegative:
-            return functional.softplus(self.m), functional.softplus(self.n)
-        return self.m, self.n
+            values = functional.softplus(values)
+        neutral = self.rank**-0.5 if self.gated else 0.0
+        return spread(values, self.span, self.units, neutral)
 
     def modulate(self, circuit: Circuit, context: Tensor) -> Circuit:
         """Return the circuit with its recurrent weights scaled."""
@@ -159,7 +174,7 @@ class Hadamard(AbstractModulation):
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         names = ["units", "contexts", "rank", "symmetric", "gated"]
-        names += ["interpolation", "nonnegative", "sd"]
+        names += ["interpolation", "nonnegative", "sd", "on"]
         return {name: getattr(self, name) for name in names}
 
 
@@ -172,6 +187,7 @@ class Additive(AbstractModulation):
         rank: R.
         interpolation: "outer-linear" or "factor-linear"; they differ for soft contexts only.
         sd: Standard deviation of the initial m and n; None for 1 / sqrt(N).
+        on: Fraction of the units that it acts on, the last ones, or (first, stop); None for all.
         seed: Seed or generator of the initial values.
     """
 
@@ -185,6 +201,7 @@ class Additive(AbstractModulation):
         rank: int = 1,
         interpolation: Interpolation = "outer-linear",
         sd: float | None = None,
+        on: On | None = None,
         seed: Seed | None = None,
     ) -> None:
         super().__init__(units, contexts)
@@ -193,19 +210,22 @@ class Additive(AbstractModulation):
         self.rank, self.interpolation = rank, interpolation
         self.sd = units**-0.5 if sd is None else sd
         check_not_negative("sd", self.sd)
-        base = resolve_seed(seed)
-        self.m = normal((contexts, rank, units), self.sd, base, "m")
-        self.n = normal((contexts, rank, units), self.sd, base, "n")
+        self.on = check_on(on)
+        self.span = units_on(self.on, units, "last")
+        base, shape = resolve_seed(seed), (contexts, rank, units)
+        self.m = normal_on(shape, self.sd, base, "m", axis=-1, span=self.span)
+        self.n = normal_on(shape, self.sd, base, "n", axis=-1, span=self.span)
 
     def modulate(self, circuit: Circuit, context: Tensor) -> Circuit:
         """Return the circuit with the low-rank part added to its recurrent weights."""
-        left, right = _factors(context, self.m, self.n, self.interpolation)
+        post, pre = (spread(factor, self.span, self.units) for factor in (self.m, self.n))
+        left, right = _factors(context, post, pre, self.interpolation)
         base = _present(circuit, "Additive")
         return replace(circuit, recurrent=WithLowRank(base, left, right))
 
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        names = ("units", "contexts", "rank", "interpolation", "sd")
+        names = ("units", "contexts", "rank", "interpolation", "sd", "on")
         return {name: getattr(self, name) for name in names}
 
 

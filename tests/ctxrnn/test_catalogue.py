@@ -107,3 +107,65 @@ def test_bad_options_are_refused(options, message):
 def test_misspelt_arguments_are_refused_with_the_nearest(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("units", range(1, 40))
+def test_halves_have_as_many_context_parameters_as_one_whole_pathway(units):
+    sizes = {**SIZES, "units": units}
+    halves = parameter_count("es-add-sym", **sizes, on_e=0.5, on_s=0.5)
+    # One unit cannot be split: both act on it.
+    spare = sizes["contexts"] if units == 1 else 0
+    assert halves - spare == parameter_count("e-add", **sizes) == parameter_count("s-sym", **sizes)
+    assert parameter_count("es-add-sym", **sizes, on=0.5) == halves
+    drive, scaling = modulation("es-add-sym", units, 10, seed=0, on_e=0.5, on_s=0.5)
+    assert (drive.span[0], scaling.span[1]) == (0, units)
+    assert drive.span[1] == max(scaling.span[0], 1) == (units + 1) // 2
+
+
+@pytest.mark.parametrize("percent", [10, 30, 35, 50, 70, 90])
+@pytest.mark.parametrize("units", [2, 5, 7, 10, 15, 30])
+def test_shares_that_add_up_to_one_split_the_units(units, percent):
+    shares = {"on_e": percent / 100, "on_s": (100 - percent) / 100}
+    drive, scaling = modulation("es", units, 2, seed=0, **shares)
+    # Halves rounded up, in whole numbers; at least one unit of each.
+    bound = (2 * units * percent + 100) // 200
+    assert drive.span == (0, max(bound, 1))
+    assert scaling.span == (min(bound, units - 1), units)
+
+
+@pytest.mark.parametrize(
+    ("variant", "options"),
+    [
+        ("e-add", {"on": 0.3}),
+        ("e-thr", {"on_e": 0.3}),
+        ("e-gain", {"on": (2, 9)}),
+        ("e-rank2", {"on": 0.6}),
+        ("s-sym", {"on_s": 0.3}),
+        ("s-asym-2", {"on": (0, 5)}),
+        ("s-gate-2", {"on": 0.5}),
+        ("s-add-3", {"on": 0.5}),
+        ("es-gain-gate-1", {"on_e": 0.3, "on_s": 0.9}),
+        ("es-thr-mask", {"on_e": 0.3}),
+    ],
+)
+def test_networks_with_pathways_on_some_units_are_counted(variant, options):
+    network = CTRNN(5, 12, 3, variant, contexts=10, seed=0, **options)
+    count = parameter_count(variant, **SIZES, **options)
+    assert network.parameter_count() == count < parameter_count(variant, **SIZES)
+
+
+def test_matched_units_knows_halves():
+    sizes = {"inputs": 5, "outputs": 3, "contexts": 10}
+    for units in range(2, 60):
+        budget = parameter_count("e-add", units=units, **sizes)
+        assert matched_units("es", parameters=budget, **sizes, on=0.5) == units
+        assert matched_units("es", parameters=budget - 1, **sizes, on=0.5) == units - 1
+        assert matched_units("es", parameters=budget, **sizes) < units
+    with pytest.raises(ValueError, match=r"on_e must be a fraction where N is sought: got the"):
+        matched_units("es", parameters=500, **sizes, on_e=(0, 2))
+
+
+@pytest.mark.parametrize("variant", ["s-scalar", "s-full", "s-mask", "s-lowrankW"])
+def test_pathways_that_are_not_by_unit_do_not_know_on(variant):
+    with pytest.raises(ValueError, match="unknown option"):
+        modulation(variant, 4, 2, seed=0, on=0.5)

@@ -131,6 +131,7 @@ def test_the_compiled_loop_takes_soft_contexts_that_leave_the_weights_alone(vari
         {"excitatory": 0.7, "density": 0.6, "self_connections": False},
         {"noise": 0.0},
         {"noise_scaling": "euler-maruyama", "noise": 0.3},
+        {"on_e": 0.6, "on_s": (2, 5)},
     ],
     ids=lambda options: " ".join(options),
 )

@@ -9,15 +9,24 @@ import torch
 
 from ctxrnn import (
     CTRNN,
+    Additive,
     Chain,
     Contexts,
     Drive,
     Gain,
     Hadamard,
     Masks,
+    Threshold,
+    TrainConfig,
+    TrialBatch,
+    _kernel,
+    _stacked,
+    load,
     modulation,
+    save,
     variant_ids,
 )
+from ctxrnn._step import Prepared, add_gradient
 
 UNITS, CONTEXTS, TRIALS = 5, 4, 6
 # At most a few hundred additions of terms near 1, each rounded to 1.1e-16.
@@ -603,3 +612,168 @@ def test_seeds_may_be_any_integer_or_a_generator():
     other = Drive(3, 2, seed=torch.Generator().manual_seed(1)).E
     assert torch.equal(one, other)
     assert not torch.equal(one, wanted)
+
+
+PARTIAL = {
+    "e-add": 0.0,
+    "e-rank2": 0.0,
+    "e-thr": 0.0,
+    "e-gain": 0.0,
+    "s-sym": 0.0,
+    "s-asym-2": 0.0,
+    "s-gate-1": 1.0,
+    "s-gate-2": 2**-0.5,
+    "s-add-2": 0.0,
+    "es-add-sym": 0.0,
+    "es-gain-asym-1": 0.0,
+}
+BY_UNIT = {"E": 0, "U": 0, "Theta": 0, "Gamma": 0, "h": -1, "m": -1, "n": -1}
+
+
+def with_neutral_units(network, spans, neutral):
+    """Set what belongs to the units that are off to its neutral value; return what is on."""
+    kept = {}
+    for pathway, (first, stop) in zip(network.modulation, spans, strict=True):
+        for name, value in pathway.named_parameters():
+            if name in BY_UNIT:
+                rows = value.detach().movedim(BY_UNIT[name], 0)
+                rows[:first], rows[stop:] = neutral, neutral
+                value = value.detach().narrow(BY_UNIT[name], first, stop - first)
+            kept[pathway.pathway, name] = value
+    return kept
+
+
+@pytest.mark.parametrize("kind", ["one-hot", "soft", "negative"])
+@pytest.mark.parametrize("interpolation", ["outer-linear", "factor-linear"])
+@pytest.mark.parametrize("variant", PARTIAL)
+def test_a_pathway_on_some_units_is_the_full_one_with_neutral_others(variant, interpolation, kind):
+    ids = ("sym", "asym", "gate", "s-add")
+    factors = {"interpolation": interpolation} if any(part in variant for part in ids) else {}
+    whole, part = make(variant, factors), make(variant, {**factors, "on": 0.4})
+    # Of 5 units the first share of 2, and the last.
+    spans = [(0, 2) if p.pathway == "excitability" else (3, 5) for p in whole.modulation]
+    kept = with_neutral_units(whole, spans, PARTIAL[variant])
+    inputs, context = random(TRIALS, 7, 2, seed=9), contexts(kind)
+    results = []
+    for network in (whole, part):
+        outputs = network(inputs, context).outputs
+        outputs.square().sum().backward()
+        results.append(outputs.detach())
+    torch.testing.assert_close(results[0], results[1], **EXACT)
+    torch.testing.assert_close(whole.weight.grad, part.weight.grad, **EXACT)
+    for pathway, other, (first, stop) in zip(part.modulation, whole.modulation, spans, strict=True):
+        for name, value in pathway.named_parameters():
+            # Equal before training: paired comparisons start from the same numbers.
+            assert torch.equal(value, kept[pathway.pathway, name])
+            gradient = getattr(other, name).grad
+            if name in BY_UNIT:
+                gradient = gradient.narrow(BY_UNIT[name], first, stop - first)
+            torch.testing.assert_close(value.grad, gradient, **EXACT)
+
+
+@pytest.mark.parametrize("kind", ["soft", "negative"])
+def test_nonnegative_factors_of_some_units_leave_the_others_alone(kind):
+    network = make("s-sym", {"nonnegative": True, "on": (1, 3)})
+    weight = network.circuit(contexts(kind)).dense_weight().detach()
+    base = network.weight.detach().expand_as(weight)
+    on = torch.tensor([False, True, True, False, False])
+    both = on[:, None] & on
+    assert torch.equal(weight[:, ~both], base[:, ~both])
+    assert (weight[:, both] != base[:, both]).all()
+
+
+needs_kernel = pytest.mark.skipif(not _kernel.available(), reason="the kernel is not compiled")
+
+
+@pytest.mark.parametrize(
+    ("kind", "loop"),
+    [
+        pytest.param("one-hot", "compiled", marks=needs_kernel),
+        ("one-hot", "adjoint"),
+        ("varying", "adjoint"),
+    ],
+)
+def test_loops_agree_where_each_pathway_has_its_half(kind, loop):
+    network = make("es", {"on": 0.5})
+    inputs = random(TRIALS, 7, 2, seed=9)
+    context = (
+        random(TRIALS, 7, CONTEXTS, seed=4) if kind == "varying" else contexts(kind).sort(0)[0]
+    )
+    found = {}
+    for name in (loop, "plain"):
+        network.loop = name
+        outputs = network(inputs, context).outputs
+        found[name] = [
+            outputs.detach(),
+            *torch.autograd.grad(outputs.square().sum(), list(network.parameters())),
+        ]
+    for one, other in zip(found[loop], found["plain"], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
+
+
+def test_pathways_on_half_of_the_units_are_saved_and_loaded(tmp_path):
+    network = make("es-add-asym-2", {"on_e": 0.5, "on_s": (1, 4)})
+    save(network, tmp_path / "half")
+    again = load(tmp_path / "half")
+    drive, scaling = again.modulation
+    assert (drive.on, drive.span, scaling.on, scaling.span) == (0.5, (0, 3), (1, 4), (1, 4))
+    inputs, context = random(TRIALS, 7, 2, seed=9), contexts("one-hot")
+    assert torch.equal(again(inputs, context).outputs, network(inputs, context).outputs)
+    assert again.modulation.pathways[0].E.shape == (3, CONTEXTS)
+
+
+def test_members_with_pathways_on_some_units_are_stacked():
+    """Networks of several sizes as one computation, against each by itself in the plain loop."""
+    # Trials two by two: contexts of fewer trials are not worth a group of their own.
+    task = torch.arange(TRIALS) // 2
+    batch = TrialBatch(
+        inputs=random(TRIALS, 7, 2, seed=9),
+        targets=random(TRIALS, 7, 2, seed=10),
+        mask=torch.ones(TRIALS, 7),
+        context=torch.eye(CONTEXTS)[task],
+        task=task,
+        lengths=torch.full((TRIALS,), 7),
+        names=tuple("abcd"),
+        dt=20.0,
+    )
+    options = {"contexts": CONTEXTS, "dtype": torch.float64, "seed": 3}
+    members = [
+        CTRNN(2, units, 2, variant, on=0.5, **options)
+        for units, variant in ((5, "es"), (8, "es-gain-gate-2"), (3, "es-thr-asym-1"))
+    ]
+    prepared = Prepared(batch, device=torch.device("cpu"), dtype=torch.float64)
+    found = []
+    for stacked in (True, False):
+        for member in members:
+            member.zero_grad()
+        sources = [torch.Generator().manual_seed(index) for index in range(3)]
+        if stacked:
+            losses = _stacked.add_gradients(members, [prepared] * 3, sources)
+        else:
+            losses = []
+            for member, source in zip(members, sources, strict=True):
+                member.loop = "plain"
+                losses.append(add_gradient(member, prepared, source, TrainConfig()))
+        found.append((losses, [p.grad.clone() for m in members for p in m.parameters()]))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-12)
+    for one, other in zip(found[0][1], found[1][1], strict=True):
+        torch.testing.assert_close(one, other, **EXACT)
+
+
+@pytest.mark.parametrize(
+    ("on", "error", "message"),
+    [
+        (0, ValueError, r"on must be a fraction of the units in \(0, 1\], or a pair"),
+        (1.5, ValueError, r"in \(0, 1\].*: got 1\.5"),
+        (float("nan"), ValueError, r"in \(0, 1\]"),
+        ((2, 9), ValueError, r"0 <= first < stop <= 5, as there are 5 units: got \(2, 9\)"),
+        ((3, 3), ValueError, r"first < stop"),
+        ((1, 2, 3), ValueError, "on must be a fraction, or the first unit and the one after"),
+        ("half", TypeError, "on must be a number: got 'half'"),
+        ((0.5, 2), TypeError, r"on must be an integer: got 0\.5"),
+    ],
+)
+@pytest.mark.parametrize("kind", [Drive, Threshold, Gain, Hadamard, Additive])
+def test_units_that_do_not_exist_are_refused(kind, on, error, message):
+    with pytest.raises(error, match=message):
+        kind(5, 2, on=on)
