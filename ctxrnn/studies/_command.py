@@ -50,6 +50,9 @@ def _study_command(name: str, found: Recipe | None) -> click.Command:
         ),
         click.Option(["--address"], help="Address of a Ray cluster.  [default: start one here]"),
         click.Option(
+            ["--gpus"], type=float, default=0.0, help="GPUs that each Ray worker reserves."
+        ),
+        click.Option(
             ["--workers"], type=int, help="Processes, one thread each.  [default: one per core]"
         ),
         click.Option(
@@ -86,6 +89,7 @@ class _StudyCommand(click.Command):
         out: Path | None,
         executor: str,
         address: str | None,
+        gpus: float,
         workers: int | None,
         dry_run: bool,
     ) -> None:
@@ -96,7 +100,12 @@ class _StudyCommand(click.Command):
         folder = out or Path("results") / f"{chosen.name}-{scale}"
         told = shlex.join(["ctxrnn", *sys.argv[1:]])
         table = chosen.run(
-            folder, executor=executor, workers=workers, address=address, command=told
+            folder,
+            executor=executor,
+            workers=workers,
+            address=address,
+            gpus=gpus,
+            command=told,
         )
         _tell(chosen, folder, len(table))
 

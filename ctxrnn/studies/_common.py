@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ctxrnn import TrainConfig
@@ -69,13 +69,6 @@ def check_arms(variants: Sequence[str], **counts: int) -> None:
 def replicates(orders: int, seeds: int) -> list[tuple[int, int]]:
     """Return (order, seed) of each replicate; every order has seeds of its own."""
     return [(order, seed) for order in range(orders) for seed in range(seeds)]
-
-
-def single_pathways(variants: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Split variants into those with one pathway and those with both."""
-    given = [variant for variant in variants if variant != "none"]
-    both = [variant for variant in given if variant.startswith("es")]
-    return [variant for variant in given if variant not in both], both
 
 
 def parts_of(combined: str, variants: Sequence[str]) -> tuple[str, str] | None:
@@ -191,6 +184,8 @@ def sentence(row: Mapping[str, Any], where: str = "") -> str:
         f"{row['difference']:+.3f} [{row['difference_low']:+.3f}, {row['difference_high']:+.3f}]"
     )
     end = "" if row["claim"] else "; no claim: the interval includes 0 or the pairs are too few"
+    if row["kind"] == "synergy" and row["difference_high"] < 0:
+        end = "; below 0: the combination is worse than its better part"
     effect = f", d_z = {row['effect_size']:.2f}" if row["effect_size"] == row["effect_size"] else ""
     kind = "S" if row["kind"] == "synergy" else row["measure"]
     against = f"{row['a']} against {row['b']}"

@@ -42,14 +42,14 @@ class StepCost:
 
 
 MODEL: Mapping[str, StepCost] = {
-    "none": StepCost(7.0e-4, 3.0e-9, 5.0e-11, 0.0),
-    "excitability": StepCost(7.5e-4, 3.0e-9, 5.0e-11, 0.0),
-    "synaptic": StepCost(8.5e-4, 3.2e-9, 5.5e-11, 8e-10),
-    "both": StepCost(9.5e-4, 3.2e-9, 5.5e-11, 8e-10),
+    "none": StepCost(7.8e-4, 4.8e-9, 6.7e-11, 0.0),
+    "excitability": StepCost(8.2e-4, 4.8e-9, 6.7e-11, 2.3e-10),
+    "synaptic": StepCost(1.04e-3, 5.5e-9, 6.5e-11, 7.3e-9),
+    "both": StepCost(1.08e-3, 5.7e-9, 6.3e-11, 9.2e-9),
 }
 """Fitted by `benchmarks/cost.py` on one core of an AMD EPYC (Zen 4)."""
 
-DRAW = 4.0e-4
+DRAW = 6.6e-4
 """Seconds to draw and lay out a batch of 64 trials, once for all networks that see it."""
 COMPANY = 8
 """Networks that typically share their trials."""
@@ -57,7 +57,7 @@ VARYING = 2.0
 """Time for each unit in the loop for contexts that vary, as a multiple of the compiled one's."""
 _BASE = 6e8
 """Bytes of a worker before it does anything: torch, neurogym, the tasks."""
-FORWARD = 0.35
+FORWARD = 1.7
 """A run without gradient, as a share of a training step on as many trials."""
 
 

@@ -44,13 +44,14 @@ def estimate(study: Study, workers: int | None = None) -> str:
 def machine_speed() -> float:
     """Return the speed of this machine's core relative to the one of the cost model, measured.
 
-    One short training at two sizes is timed; takes about two seconds.
+    Short trainings are timed by the processor time that they take, which other programs on the
+    machine disturb less than the time on the clock; about two seconds.
     """
     from ctxrnn.studies._cost import probe
 
     ratios = []
     for _ in range(5):
-        started = time.perf_counter()
+        started = time.process_time()
         expected = probe()
-        ratios.append(expected / (time.perf_counter() - started))
+        ratios.append(expected / (time.process_time() - started))
     return statistics.median(ratios)

@@ -102,8 +102,7 @@ def _tables(settings: LoadSettings, tables: Tables) -> dict[str, pd.DataFrame]:
     """Add the load K / K*(N) to every network; relate area to load, and to clean accuracy."""
     import pandas as pd
 
-    from ctxrnn.analysis import bootstrap_interval
-    from ctxrnn.analysis.capacity import capacity
+    from ctxrnn.analysis import bootstrap_interval, capacity
 
     cells = tables["cells"]
     found = capacity(cells, settings.theta, units="size", parameters="parameters", continuous=True)

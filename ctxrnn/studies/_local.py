@@ -23,12 +23,16 @@ from ctxrnn.studies._worker import receive, send
 
 PATIENCE = 60.0
 """Seconds that workers are given to write their checkpoints when they are stopped."""
+STILLBORN = 3
+"""Workers that may be killed while they start before that counts as an error."""
 
 
 class Executor(Protocol):
     """Where groups of cells are computed."""
 
-    slots: int
+    @property
+    def slots(self) -> int:
+        """Number of groups that are computed at a time."""
 
     def run(self, work: Work, groups: Sequence[list[Cell]], folder: Path, emit: Emit) -> None:
         """Compute all groups; emit events in this thread."""
@@ -95,7 +99,8 @@ class _Process:
 
     def _read(self, inbox: queue.Queue[Any]) -> None:
         stream = self.process.stdout
-        with contextlib.suppress(EOFError, OSError, ValueError):
+        # Whatever cannot be read, such as half a message, ends the process for us.
+        with contextlib.suppress(Exception):
             while stream is not None:
                 inbox.put((self, receive(stream)))
         inbox.put((self, None))
@@ -135,7 +140,8 @@ class _Crew:
         self.inbox: queue.Queue[Any] = queue.Queue()
         self.crew: dict[int, _Process] = {}
         self.deaths: Counter[str] = Counter()
-        self.started = 0
+        self.alone: Counter[str] = Counter()
+        self.started = self.stillborn = 0
         self.slots = min(slots, len(groups))
 
     def run(self) -> None:
@@ -171,7 +177,8 @@ class _Crew:
         elif kind == "fatal":
             line, number = message[1].splitlines()[0], message[2]
             if number is not None:
-                raise OSError(number, line.partition(": ")[2])
+                text = line.partition(": ")[2].removeprefix(f"[Errno {number}] ")
+                raise OSError(number, text)
             raise RuntimeError(line)
         elif kind != "stopped":
             if kind in ("done", "failed"):
@@ -189,15 +196,20 @@ class _Crew:
         """Replace a worker that is gone, and see to the cells that it had."""
         how = process.ended()
         process.close()
+        del self.crew[process.slot]
         if not process.ready:
-            raise RuntimeError(f"a worker could not start: its process {how}; see above")
+            self.stillborn += 1
+            if not how.startswith("was killed") or self.stillborn > STILLBORN:
+                raise RuntimeError(f"a worker could not start: its process {how}; see above")
         left = list(process.left.values())
-        self.deaths.update(process.left)
+        self.deaths.update(list(process.left))
+        if len(left) == 1:
+            self.alone.update(list(process.left))
         process.left = {}
         if left:
             self.emit(("note", f"a worker {how}; its {len(left)} cells are tried again"))
         twice = [cell for cell in left if self.deaths[cell_key(cell)] >= 2]
-        if len(left) == 1 and twice:
+        if len(left) == 1 and self.alone[cell_key(left[0])] >= 2:
             self.emit(("failed", left[0], f"RuntimeError: its worker {how}, twice"))
         elif twice:
             self.waiting.extendleft([cell] for cell in reversed(left))
@@ -205,8 +217,6 @@ class _Crew:
             self.waiting.appendleft(left)
         if self.waiting:
             self._start(process.slot)
-        else:
-            del self.crew[process.slot]
 
     def _stop(self, kill_after: float) -> None:
         """Let workers write their checkpoints, then end them; take in what they still say."""

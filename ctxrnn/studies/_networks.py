@@ -67,6 +67,7 @@ class NetworkSettings:
         bank: Trials per task in the pool that training draws from; 0 draws fresh ones always.
         test_trials: Fresh trials per task of the clean test.
         seed: Seed of everything.
+        device: "cpu" or "cuda"; on a GPU the networks of a group are computed as one.
     """
 
     tasks: tuple[str, ...] = TEN_TASKS
@@ -82,9 +83,12 @@ class NetworkSettings:
     bank: int = 0
     test_trials: int = 512
     seed: int = 1
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         check_count("test_trials", self.test_trials)
+        if self.device.split(":")[0] not in ("cpu", "cuda"):
+            raise unknown_name("device", self.device, ("cpu", "cuda"))
         for name in ("bank", "steps_per_task"):
             check_count(name, getattr(self, name), minimum=0)
         for name in ("dt", "tau"):
@@ -337,11 +341,12 @@ class Networks:
     ) -> Iterator[tuple[Cell, Result | Exception]]:
         """Train, save, test and measure; yield each cell as soon as it is measured."""
         started = time.perf_counter()
+        device = _device(self.base.device)
         wanted: dict[str, tuple[Plan, list[Cell]]] = {}
         for cell in cells:
             plan = self.plan(cell)
             wanted.setdefault(plan.identity, (plan, []))[1].append(cell)
-        ready = self._trained(list(wanted.values()), desk)
+        ready = self._trained(list(wanted.values()), desk, device)
         each = (time.perf_counter() - started) / len(cells)
         for (plan, mine), (network, history) in zip(wanted.values(), ready, strict=True):
             started = time.perf_counter()
@@ -380,18 +385,25 @@ class Networks:
         return measured
 
     def _trained(
-        self, wanted: Sequence[tuple[Plan, list[Cell]]], desk: Desk
+        self, wanted: Sequence[tuple[Plan, list[Cell]]], desk: Desk, device: torch.device
     ) -> list[tuple[CTRNN, TrainingHistory]]:
         """Return the networks, trained: those found in the folder, and the others."""
-        found = [_load(plan, desk) for plan, _ in wanted]
+        found = [_load(plan, desk, device) for plan, _ in wanted]
         new = [item for item, old in zip(wanted, found, strict=True) if old is None]
         if new:
-            trained = iter(_train(new, desk))
+            trained = iter(_train(new, desk, device))
             found = [next(trained) if old is None else old for old in found]
         return [item for item in found if item is not None]
 
 
-def _network(plan: Plan) -> CTRNN:
+def _device(name: str) -> torch.device:
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError(f"device={name} was asked for, but torch sees no GPU: use device=cpu")
+    return device
+
+
+def _network(plan: Plan, device: torch.device | None = None) -> CTRNN:
     tasks = tasks_of(plan)
     return CTRNN(
         tasks.inputs,
@@ -401,11 +413,12 @@ def _network(plan: Plan) -> CTRNN:
         contexts=len(plan.tasks),
         dt=plan.trials["dt"],
         seed=plan.seed,
+        device=device,
         **plan.options,
     )
 
 
-def _load(plan: Plan, desk: Desk) -> tuple[CTRNN, TrainingHistory] | None:
+def _load(plan: Plan, desk: Desk, device: torch.device) -> tuple[CTRNN, TrainingHistory] | None:
     path = desk.folder / "networks" / f"{plan.name}.safetensors"
     if not path.exists():
         return None
@@ -413,17 +426,17 @@ def _load(plan: Plan, desk: Desk) -> tuple[CTRNN, TrainingHistory] | None:
         notes = load_notes(path)
         if notes.get("plan") != json.loads(plan.identity):
             raise CheckpointError(f"{path} is another network")
-        return load(path), TrainingHistory(**notes["history"])
+        return load(path, device=device), TrainingHistory(**notes["history"])
     except (CheckpointError, KeyError, TypeError) as error:
         desk.note(f"{error}; it is trained again")
         return None
 
 
 def _train(
-    wanted: Sequence[tuple[Plan, list[Cell]]], desk: Desk
+    wanted: Sequence[tuple[Plan, list[Cell]]], desk: Desk, device: torch.device
 ) -> list[tuple[CTRNN, TrainingHistory]]:
     plans = [plan for plan, _ in wanted]
-    networks = [_network(plan) for plan in plans]
+    networks = [_network(plan, device) for plan in plans]
     files = [desk.path(f"training/{plan.name}.training") for plan in plans]
     for file in files:
         _drop_damaged(file, desk)

@@ -138,13 +138,13 @@ def _bisection(settings: PackingSettings, finished: pd.DataFrame) -> list[Cell]:
     A chain is one task order, seed, K, variant and matching. It goes on once all of its sizes so
     far are finished, so that a study that was interrupted asks for the same cells.
     """
-    from ctxrnn.analysis.capacity import next_size
+    from ctxrnn.analysis import next_size
 
-    known: dict[tuple[Any, ...], dict[int, tuple[float, int]]] = {}
+    known: dict[Any, dict[int, tuple[float, int]]] = {}
     if len(finished):
         for row in _best(finished[finished["budget"] == 1]).to_dict("records"):
-            chain = known.setdefault(tuple(row[name] for name in _CHAIN), {})
-            chain[row["size"]] = row["relative_min"], row["rates"]
+            scores = known.setdefault(tuple(row[name] for name in _CHAIN), {})
+            scores[row["size"]] = row["relative_min"], row["rates"]
     cells: list[Cell] = []
     chains = expand(
         {
@@ -158,8 +158,9 @@ def _bisection(settings: PackingSettings, finished: pd.DataFrame) -> list[Cell]:
         extra = [size for size in tried if size not in settings.sizes]
         wanted = {*settings.sizes, *extra}
         if all(tried.get(size, (0.0, 0))[1] == len(settings.rates) for size in wanted):
-            scores = {size: score for size, (score, _) in tried.items()}
-            following = next_size(scores, settings.grid, settings.theta)
+            following = next_size(
+                {n: m for n, (m, _) in tried.items()}, settings.grid, settings.theta
+            )
             extra += [] if following is None else [following]
         cells += [
             {**chain, "size": size, "learning_rate": rate, "budget": 1}
@@ -201,8 +202,7 @@ def _measure(trained: Trained, most: int) -> dict[str, Any]:
     """Measure how alike the tasks are, in networks with all of them."""
     if trained.cell["tasks"] < most or trained.cell["tasks"] < 2:
         return {}
-    from ctxrnn.analysis import cross_context
-    from ctxrnn.analysis.capacity import effective_number
+    from ctxrnn.analysis import cross_context, effective_number
 
     similarity = cross_context(trained.network, trained.tasks, trials=64, seed=trained.seed)
     return {"effective_tasks": effective_number(similarity.to_numpy())}
@@ -228,7 +228,7 @@ def _tables(settings: PackingSettings, tables: Tables) -> dict[str, pd.DataFrame
     """Make the tables of the best networks, the map, capacities, sizes, exponents, comparisons."""
     import pandas as pd
 
-    from ctxrnn.analysis.capacity import capacity, packing_exponent, size_needed
+    from ctxrnn.analysis import capacity, packing_exponent, size_needed
 
     cells = tables["cells"].copy()
     for theta in settings.thetas:
@@ -246,7 +246,7 @@ def _tables(settings: PackingSettings, tables: Tables) -> dict[str, pd.DataFrame
         .rename(columns={"seed": "networks", "relative_min": "m"})
         .reset_index()
     )
-    kinds = {
+    kinds: dict[str, tuple[Any, pd.DataFrame, dict[str, Any]]] = {
         "capacity": (capacity, on_map, {"parameters": "parameters"}),
         "sizes": (size_needed, arms_table, {"continuous": True}),
         "exponents": (packing_exponent, arms_table, {}),
@@ -266,7 +266,7 @@ def _tables(settings: PackingSettings, tables: Tables) -> dict[str, pd.DataFrame
 
 def _best(cells: pd.DataFrame) -> pd.DataFrame:
     """Return per network the better of its learning rates, by the evaluations in training."""
-    from ctxrnn.analysis.capacity import best_rate
+    from ctxrnn.analysis import best_rate
 
     chain = [*_CHAIN, "size"]
     return best_rate(cells, selection="evaluated_min", rate="learning_rate", on=chain)
@@ -309,7 +309,7 @@ def _guarded(settings: PackingSettings, cells: pd.DataFrame) -> dict[str, pd.Dat
     """Compare cells trained with twice the steps with the same cells trained as all others."""
     import pandas as pd
 
-    from ctxrnn.analysis.capacity import optimisation_guard
+    from ctxrnn.analysis import optimisation_guard
 
     axes = [*_CHAIN, "size", "learning_rate"]
     found = optimisation_guard(cells, trials=settings.base.test_trials, on=axes)
@@ -329,7 +329,7 @@ def _figure(settings: PackingSettings, tables: Tables) -> Mapping[str, Any]:
     from ctxrnn.studies._study_figures import packing_figures
 
     return packing_figures(
-        tables, settings.theta, settings.matchings, settings.variants, settings.base.tasks
+        tables, settings.theta, settings.matchings, settings.variants, settings.sizes
     )
 
 
@@ -358,11 +358,12 @@ RECIPE = Recipe(
             base=SMOKE,
         ),
         "quick": PackingSettings(
+            tasks=(2, 3, 5, 8),
             theta=0.8,
             grid=(8, 12, 16, 20, 28, 36, 50),
             bisected=("M2",),
             base=dataclasses.replace(
-                with_train(QUICK, steps=1000, evaluation_trials=500), steps_per_task=400
+                with_train(QUICK, steps=800, evaluation_trials=500), steps_per_task=350
             ),
         ),
         "paper": PackingSettings(

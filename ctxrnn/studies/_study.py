@@ -26,7 +26,7 @@ from ctxrnn.studies._store import Store
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ctxrnn.analysis.plots import Figure
+    from ctxrnn.analysis import plots
 
 logger = logging.getLogger("ctxrnn")
 
@@ -69,7 +69,7 @@ class Study:
     name: str
     grid: Grid
     measure: Measure | None = None
-    figure: Callable[[Tables], Figure | Mapping[str, Figure]] | None = None
+    figure: Callable[[Tables], plots.Figure | Mapping[str, plots.Figure]] | None = None
     base: NetworkSettings = field(default_factory=NetworkSettings)
     work: Work | Callable[[Cell], Mapping[str, Any]] | None = None
     tables: Callable[[Tables], Mapping[str, pd.DataFrame]] | None = None
@@ -90,7 +90,7 @@ class Study:
     def identity(self) -> dict[str, Any]:
         """Return what a results folder must agree in."""
         if self.settings is not None:
-            return {"study": self.name, **as_json(dict(self.settings))}
+            return _without_device({"study": self.name, **as_json(dict(self.settings))})
         grid: Any = getattr(self.grid, "__qualname__", "function")
         if isinstance(self.grid, Mapping):
             grid = {k if isinstance(k, str) else ",".join(k): list(v) for k, v in self.grid.items()}
@@ -99,7 +99,7 @@ class Study:
         settings: dict[str, Any] = {"study": self.name, "grid": grid}
         if self.work is None:
             settings["base"] = dataclasses.asdict(self.base)
-        return dict(as_json(settings))
+        return _without_device(dict(as_json(settings)))
 
     def worker(self) -> Work:
         """Return what computes the cells."""
@@ -131,6 +131,7 @@ class Study:
         executor: str | Executor = "local",
         workers: int | None = None,
         address: str | None = None,
+        gpus: float = 0.0,
         command: str | None = None,
         progress: bool | None = None,
     ) -> pd.DataFrame:
@@ -145,6 +146,8 @@ class Study:
                 an executor.
             workers: Worker processes, one thread each; None for one per core.
             address: Address of the Ray cluster; None starts one on this machine.
+            gpus: GPUs that each Ray worker reserves, 0.5 for two workers on one; the networks'
+                `device` says whether they are used.
             command: What the user typed, for the record.
             progress: Whether to show progress; None shows bars on a terminal.
 
@@ -157,7 +160,7 @@ class Study:
             KeyboardInterrupt: On Ctrl-C; the folder can be resumed.
         """
         results = ResultsFolder(Path("results") / self.name if folder is None else folder)
-        chosen = _executor(executor, workers, address)
+        chosen = _executor(executor, workers, address, gpus)
         provenance = {
             "command": command or f"Study({self.name!r}).run(...)",
             "versions": versions(),
@@ -180,7 +183,7 @@ class Study:
         failed = failures(rows)
         return tables | ({"failures": failed} if len(failed) else {})
 
-    def figures(self, tables: Tables) -> dict[str, Figure]:
+    def figures(self, tables: Tables) -> dict[str, plots.Figure]:
         """Draw the figures from the tables."""
         if self.figure is None or not len(tables["cells"]):
             return {}
@@ -218,7 +221,17 @@ class Study:
         return tables
 
 
-def _executor(executor: str | Executor, workers: int | None, address: str | None) -> Executor:
+def _without_device(settings: dict[str, Any]) -> dict[str, Any]:
+    """Leave out where the networks are computed: a study may go on on another machine."""
+    if isinstance(settings.get("base"), Mapping):
+        base = {name: value for name, value in settings["base"].items() if name != "device"}
+        return {**settings, "base": base}
+    return settings
+
+
+def _executor(
+    executor: str | Executor, workers: int | None, address: str | None, gpus: float
+) -> Executor:
     if not isinstance(executor, str):
         return executor
     if executor not in EXECUTORS:
@@ -228,9 +241,11 @@ def _executor(executor: str | Executor, workers: int | None, address: str | None
     if executor == "ray":
         from ctxrnn.studies._ray import RayExecutor
 
-        return RayExecutor(workers, address)
+        return RayExecutor(workers, address, gpus=gpus)
     if address is not None:
         raise ValueError(f"address is for executor='ray': got executor={executor!r}")
+    if gpus:
+        raise ValueError(f"gpus are reserved by executor='ray': got executor={executor!r}")
     return InlineExecutor() if executor == "inline" else LocalExecutor(workers or cores())
 
 

@@ -5,13 +5,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from ctxrnn.analysis._crossing import first_pass, isotonic, medians
-from ctxrnn.analysis.capacity import capacity
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import isotonic_regression
 
 from ctxrnn.analysis import (
     best_rate,
+    capacity,
     effective_number,
     next_size,
     optimisation_guard,

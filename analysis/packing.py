@@ -1,8 +1,7 @@
 """Task packing: how many tasks K a network of N units learns, how many units K tasks need.
 
 Every table has one row per network, with columns such as variant, units (N), tasks (K), order,
-seed and a score m, the minimum over tasks of accuracy / ceiling. `from ctxrnn.analysis.capacity
-import capacity`; the package itself has this module under that name.
+seed and a score m, the minimum over tasks of accuracy / ceiling.
 """
 
 from __future__ import annotations
