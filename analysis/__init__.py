@@ -12,8 +12,48 @@ if __name__ == "analysis":
 else:
     from .ambiguity import ambiguity_curve as ambiguity_curve
     from .ambiguity import ambiguity_sweep as ambiguity_sweep
+    from .ambiguity import critical_noise as critical_noise
     from .ambiguity import lambda_50 as lambda_50
     from .ambiguity import mixed_context as mixed_context
+    from .ambiguity import relative_area as relative_area
     from .ambiguity import robustness_area as robustness_area
+    from .choices import choice_shares as choice_shares
+    from .choices import context_effect as context_effect
+    from .choices import crossing as crossing
+    from .choices import effect_matched_levels as effect_matched_levels
+    from .corruption import CORRUPTIONS as CORRUPTIONS
+    from .corruption import Corruption as Corruption
+    from .corruption import corrupted as corrupted
+    from .corruption import evidence_strength as evidence_strength
+    from .corruption import ou_noise as ou_noise
+    from .packing import OptimisationGuard as OptimisationGuard
+    from .packing import best_rate as best_rate
+    from .packing import capacity as capacity
+    from .packing import effective_number as effective_number
+    from .packing import next_size as next_size
+    from .packing import optimisation_guard as optimisation_guard
+    from .packing import packing_area as packing_area
+    from .packing import packing_exponent as packing_exponent
+    from .packing import size_needed as size_needed
+    from .packing import solved_fraction as solved_fraction
+    from .pathways import conflicting_contexts as conflicting_contexts
+    from .pathways import cross_context as cross_context
+    from .pathways import frozen_pathway as frozen_pathway
+    from .statistics import Adjusted as Adjusted
     from .statistics import Interval as Interval
+    from .statistics import Paired as Paired
+    from .statistics import Synergy as Synergy
+    from .statistics import adjusted_difference as adjusted_difference
+    from .statistics import bootstrap_interval as bootstrap_interval
     from .statistics import mean_interval as mean_interval
+    from .statistics import paired as paired
+    from .statistics import paired_difference as paired_difference
+    from .statistics import sign_flip_p as sign_flip_p
+    from .statistics import synergy as synergy
+    from .switching import context_noise as context_noise
+    from .switching import filtered_noise_sweep as filtered_noise_sweep
+    from .switching import filtered_noise_variance as filtered_noise_variance
+    from .switching import recovery_latency as recovery_latency
+    from .switching import switch_cost as switch_cost
+    from .switching import switch_sweep as switch_sweep
+    from .switching import switched_context as switched_context

@@ -1,31 +1,54 @@
-"""Robustness to an ambiguous context: mixtures of two contexts, area and half-way point."""
+"""Robustness to an ambiguous context: sweeps over corruptions, areas and critical levels."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ctxrnn import CTRNN, Contexts, TrialBatch, make_generator
-from ctxrnn._checks import check_count, check_fraction, unknown_name
+from ctxrnn._checks import check_count, check_fraction, check_number, unknown_name
+from ctxrnn._feed import check_dt
+
+from .corruption import Corruption, check_level, corrupted, corruption_of, covered
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Pathway = Literal["both", "excitability", "synaptic"]
 
+_BLOCK = 32
+# Trials that draw their corruption together; whatever the network, a trial's draw is the same.
+_NUMBERS = 2**24
+# Most numbers that one run may hold; longer ones are parted.
+_ALIKE = 0.8
+# Trials run together if the shortest task's have at least this share of the steps.
 
-class _Tasks(Protocol):
+
+class Tasks(Protocol):
+    """What a sweep asks of a task set."""
+
     @property
-    def names(self) -> tuple[str, ...]: ...
+    def names(self) -> tuple[str, ...]:
+        """Names of the tasks."""
+
     @property
-    def chance(self) -> Mapping[str, float]: ...
+    def chance(self) -> Mapping[str, float]:
+        """Accuracy without knowing the task."""
+
     @property
-    def ceiling(self) -> Mapping[str, float]: ...
-    def sample(self, trials: int, *, generator: torch.Generator) -> TrialBatch: ...
-    def correct(self, outputs: torch.Tensor, batch: TrialBatch) -> torch.Tensor: ...
+    def ceiling(self) -> Mapping[str, float]:
+        """Best possible accuracy."""
+
+    def sample(self, trials: int, *, generator: torch.Generator) -> TrialBatch:
+        """Draw a balanced batch."""
+
+    def correct(self, outputs: Tensor, batch: TrialBatch) -> Tensor:
+        """Judge each trial."""
 
 
 def mixed_context(context: torch.Tensor, other: torch.Tensor, level: float) -> torch.Tensor:
@@ -41,63 +64,192 @@ def mixed_context(context: torch.Tensor, other: torch.Tensor, level: float) -> t
     return (1 - level) * context + level * foreign
 
 
+@dataclass(frozen=True)
+class Runs:
+    """The same trials with the same recurrent noise, in contexts corrupted in one way.
+
+    Attributes:
+        network: The network.
+        tasks: Task set.
+        batch: The trials, (trial, ...); those that lack the corruption's period are left out.
+        seed: Seed of trials, noise and corruption.
+        pathway: Which pathway sees the corrupted context.
+        corruption: How contexts are corrupted.
+        options: Its options.
+    """
+
+    network: CTRNN
+    tasks: Tasks
+    batch: TrialBatch
+    seed: int
+    pathway: Pathway
+    corruption: Corruption
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def draw(
+        cls,
+        network: CTRNN,
+        tasks: Tasks,
+        trials: int,
+        seed: int,
+        pathway: Pathway,
+        corruption: str,
+        options: Mapping[str, Any] | None,
+    ) -> Runs:
+        """Draw the trials.
+
+        Args:
+            network: The network.
+            tasks: Task set, K >= 2.
+            trials: Trials per task.
+            seed: See the class; likewise the following.
+            pathway: "both", "excitability" or "synaptic".
+            corruption: Id of the corruption.
+            options: Its options; None for the defaults.
+        """
+        count = len(tasks.names)
+        if count < 2:
+            raise ValueError(f"a mixture needs at least two tasks: got {count}")
+        check_count("trials", trials)
+        if pathway not in ("both", "excitability", "synaptic"):
+            raise unknown_name("pathway", pathway, ("both", "excitability", "synaptic"))
+        given = dict(options or {})
+        chosen = corruption_of(corruption, given)
+        batch = tasks.sample(trials * count, generator=make_generator(seed, "ambiguity trials"))
+        check_dt(network, batch)
+        kept = covered(corruption, given, batch.periods, len(batch))
+        if not kept.any():
+            raise ValueError(
+                f"at least one task must have the period that {corruption!r} asks for with "
+                f"{given}: none of {', '.join(tasks.names)} has"
+            )
+        batch = batch if kept.all() else batch.select(kept)
+        return cls(network, tasks, batch, seed, pathway, chosen, given)
+
+    def parts(self, chosen: Tensor | None = None) -> list[Tensor]:
+        """Part trials by length, so that little padding is run, and by memory; indices each.
+
+        Args:
+            chosen: The trials, ascending; None for all.
+        """
+        chosen = torch.arange(len(self.batch)) if chosen is None else chosen
+        lengths, task = self.batch.lengths[chosen], self.batch.task[chosen]
+        network, count = self.network, len(self.tasks.names)
+        present = task.unique().tolist()
+        longest = {k: int(lengths[task == k].max()) for k in present}
+        bins: list[list[int]] = []
+        for k in sorted(present, key=lambda k: -longest[k]):
+            if not bins or longest[k] < _ALIKE * longest[bins[-1][0]]:
+                bins.append([])
+            bins[-1].append(k)
+        found = []
+        for members in bins:
+            rows = chosen[torch.isin(task, torch.tensor(members))]
+            wide = count if self.corruption.varies else 1
+            one = longest[members[0]] * (wide * network.units + network.inputs + network.outputs)
+            size = max(1, _NUMBERS // ((one + count * network.units) * _BLOCK)) * _BLOCK
+            found += rows.split(size)
+        return found
+
+    def contexts(self, rows: Tensor, level: float, other: Tensor) -> Contexts:
+        """Return what the pathways see.
+
+        Args:
+            rows: The trials, ascending.
+            level: Level of the corruption.
+            other: Task j of every trial of the batch, (trial,).
+        """
+        clean, steps = self.batch.context[rows], int(self.batch.lengths[rows].max())
+        made = []
+        for at in rows.split(_BLOCK if self.corruption.random else len(rows)):
+            source = make_generator(self.seed, "corruption", int(at[0]))
+            spans = self.batch.periods if self.corruption.varies else {}
+            made.append(
+                corrupted(
+                    self.corruption.id,
+                    self.batch.context[at].to(self.network.dtype),
+                    level,
+                    other=other[at] if self.corruption.other else None,
+                    steps=steps,
+                    dt=self.batch.dt,
+                    periods={name: span[at] for name, span in spans.items()},
+                    generator=source,
+                    **self.options,
+                )
+            )
+        seen = torch.cat(made)
+        if self.pathway == "both":
+            return Contexts.of(seen)
+        return Contexts(seen, clean) if self.pathway == "excitability" else Contexts(clean, seen)
+
+    def outputs(self, rows: Tensor, batch: TrialBatch, level: float, other: Tensor) -> Tensor:
+        """Run some trials, (trial, time, output).
+
+        Args:
+            rows: The trials, ascending.
+            batch: The same, selected.
+            level: See `contexts`; likewise `other`.
+            other: Task j.
+        """
+        with torch.no_grad():
+            noise = make_generator(self.seed, "ambiguity noise", int(rows[0]))
+            seen = self.contexts(rows, level, other)
+            return self.network(batch.inputs, seen, generator=noise).outputs.cpu()
+
+
 def ambiguity_sweep(
     network: CTRNN,
-    tasks: _Tasks,
+    tasks: Tasks,
     *,
-    levels: Sequence[float] | np.ndarray,
+    levels: Sequence[float] | np.ndarray | None = None,
     trials: int,
     seed: int,
     pathway: Pathway = "both",
+    corruption: str = "mix2",
+    options: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
-    """Measure accuracy on each task while its context is mixed with that of every other task.
+    """Measure accuracy on each task while its context is corrupted.
 
-    The trials are the same at every level and for every other task; so is the noise.
+    Trials, recurrent noise and the random numbers of the corruption are the same at every level and
+    for every other task, so that curves are smooth.
 
     Args:
         network: The network.
         tasks: Task set, K >= 2.
-        levels: Values of lambda in [0, 1].
+        levels: Levels of the corruption; None for its own (see `CORRUPTIONS`).
         trials: Fresh trials per task.
-        seed: Seed of trials and noise.
-        pathway: Which pathway sees the mixture; the other one keeps the clean context.
+        seed: Seed of trials, noise and corruption.
+        pathway: Which pathway sees the corrupted context; the other one keeps the clean one.
+        corruption: Id of the corruption (see `ctxrnn.analysis.corruption`).
+        options: Its options, e.g. ``{"tau_n": 50.0}`` for "noise-ou".
 
     Returns:
-        One row per (task k, other j, level): accuracy, and normalised accuracy
-        (p - chance) / (ceiling - chance) of task k.
+        One row per (task k, other j, level), with every j for `mix2` and `swap` and "" for the
+        corruptions that need no other task: accuracy, and normalised accuracy
+        (p - chance) / (ceiling - chance) of task k. NaN for tasks that lack the period which a
+        window or a phase asks for.
 
     Raises:
-        ValueError: For fewer than two tasks, levels outside [0, 1], or an unknown pathway.
+        ValueError: For fewer than two tasks, levels out of range, or unknown names.
     """
     import pandas as pd
 
-    count = len(tasks.names)
-    if count < 2:
-        raise ValueError(f"a mixture needs at least two tasks: got {count}")
-    check_count("trials", trials)
-    levels = np.atleast_1d(np.asarray(levels, dtype=float))
-    if levels.ndim != 1 or levels.size == 0:
-        raise ValueError(f"levels must be a row of at least one number: got shape {levels.shape}")
-    if pathway not in ("both", "excitability", "synaptic"):
-        raise unknown_name("pathway", pathway, ("both", "excitability", "synaptic"))
-    batch = tasks.sample(trials * count, generator=make_generator(seed, "ambiguity trials"))
+    grid = levels_of(corruption_of(corruption, options), levels, len(tasks.names))
+    run = Runs.draw(network, tasks, trials, seed, pathway, corruption, options)
+    count, known = len(tasks.names), run.corruption
+    parts = [(rows, run.batch.select(rows)) for rows in run.parts()]
+    clean: list[float] | None = None
     rows = []
-    for level in (float(value) for value in levels):
-        for shift in range(1, count):
-            other = (batch.task + shift) % count
-            context = _contexts(batch.context, mixed_context(batch.context, other, level), pathway)
-            with torch.no_grad():
-                noise = make_generator(seed, "ambiguity noise")
-                outputs = network(batch.inputs, context, generator=noise).outputs
-            correct = tasks.correct(outputs.cpu(), batch).to(torch.float64)
+    for level in grid:
+        for shift in range(1, count) if known.other else [0]:
+            accuracy = clean if level == known.clean else None
+            accuracy = accuracy or _accuracy(run, parts, level, (run.batch.task + shift) % count)
+            clean = accuracy if level == known.clean else clean
             for index, name in enumerate(tasks.names):
+                other = tasks.names[(index + shift) % count] if known.other else ""
                 rows.append(
-                    {
-                        "task": name,
-                        "other": tasks.names[(index + shift) % count],
-                        "level": level,
-                        "accuracy": float(correct[batch.task == index].mean()),
-                    }
+                    {"task": name, "other": other, "level": level, "accuracy": accuracy[index]}
                 )
     table = pd.DataFrame(rows)
     chance = table["task"].map(dict(tasks.chance))
@@ -106,12 +258,34 @@ def ambiguity_sweep(
     return table
 
 
-def _contexts(clean: torch.Tensor, mixed: torch.Tensor, pathway: Pathway) -> Contexts:
-    if pathway == "both":
-        return Contexts.of(mixed)
-    if pathway == "excitability":
-        return Contexts(mixed, clean)
-    return Contexts(clean, mixed)
+def levels_of(
+    corruption: Corruption, levels: Sequence[float] | np.ndarray | None, contexts: int
+) -> list[float]:
+    """Check levels, or take the corruption's own.
+
+    Args:
+        corruption: The corruption.
+        levels: The levels, or None.
+        contexts: K.
+    """
+    if levels is None:
+        lowest = 1 / contexts if corruption.id == "posterior" else 0.0
+        return [level for level in corruption.levels if level >= lowest]
+    row = np.atleast_1d(np.asarray(levels, dtype=float))
+    if row.ndim != 1 or row.size == 0:
+        raise ValueError(f"levels must be a row of at least one number: got shape {row.shape}")
+    return [check_level(corruption, float(level), contexts) for level in row]
+
+
+def _accuracy(
+    run: Runs, parts: Sequence[tuple[Tensor, TrialBatch]], level: float, other: Tensor
+) -> list[float]:
+    """Return the accuracy of each task; NaN where it has no trial."""
+    right = torch.zeros(len(run.batch), dtype=torch.float64)
+    for rows, batch in parts:
+        outputs = run.outputs(rows, batch, level, other)
+        right[rows] = run.tasks.correct(outputs, batch).to(torch.float64)
+    return [float(right[run.batch.task == k].mean()) for k in range(len(run.tasks.names))]
 
 
 def ambiguity_curve(table: pd.DataFrame) -> pd.DataFrame:
@@ -153,9 +327,10 @@ def robustness_area(
     Trapezoid rule between the levels given; p~ at `upto` is interpolated if it is not one.
 
     Args:
-        levels: lambda, must include 0 and reach `upto`.
+        levels: lambda or sigma, must include 0 and reach `upto`. For a corruption whose clean level
+            is not 0 (`posterior`, with a = 1), give the distance from it, 1 - a.
         normalised: p~ at each level.
-        upto: Upper limit; 0.5 is where both contexts weigh the same.
+        upto: Upper limit; with `mix2`, 0.5 is where both contexts weigh the same.
     """
     x, y = _curve(levels, normalised)
     if x[0] != 0 or x[-1] < upto:
@@ -164,6 +339,24 @@ def robustness_area(
     grid = np.append(x[inside], upto)
     values = np.append(y[inside], np.interp(upto, x, y))
     return float(np.trapezoid(values, grid) / upto)
+
+
+def relative_area(
+    levels: Sequence[float] | np.ndarray,
+    normalised: Sequence[float] | np.ndarray,
+    *,
+    upto: float = 0.5,
+) -> float:
+    """Return A / p~(0), the robustness area relative to the clean value; NaN if p~(0) <= 0.
+
+    Args:
+        levels: lambda or sigma, must include 0 and reach `upto`.
+        normalised: p~ at each level.
+        upto: Upper limit.
+    """
+    area = robustness_area(levels, normalised, upto=upto)
+    clean = float(_curve(levels, normalised)[1, 0])
+    return area / clean if clean > 0 else float("nan")
 
 
 def lambda_50(
@@ -178,14 +371,34 @@ def lambda_50(
         levels: lambda, must include 0.
         normalised: p~ at each level.
     """
+    return critical_noise(levels, normalised, fraction=0.5)
+
+
+def critical_noise(
+    levels: Sequence[float] | np.ndarray,
+    normalised: Sequence[float] | np.ndarray,
+    fraction: float = 0.8,
+) -> float:
+    """Level at which normalised accuracy first falls to a fraction of its clean value (sigma_80).
+
+    Linear interpolation between levels; NaN if it never does within them, or if the clean value is
+    not above zero.
+
+    Args:
+        levels: sigma, or any level that is 0 where there is no corruption; must include 0.
+        normalised: p~ at each level.
+        fraction: In (0, 1).
+    """
+    if not 0 < check_number("fraction", fraction) < 1:
+        raise ValueError(f"fraction must lie in (0, 1): got {fraction}")
     x, y = _curve(levels, normalised)
     if x[0] != 0:
         raise ValueError(f"levels must start at 0: got {x[0]}")
-    half = y[0] / 2
-    below = np.flatnonzero(y <= half)
+    wanted = fraction * y[0]
+    below = np.flatnonzero(y <= wanted)
     if y[0] <= 0 or below.size == 0:
         return float("nan")
     after = int(below[0])
     before = after - 1
-    share = (y[before] - half) / (y[before] - y[after])
+    share = (y[before] - wanted) / (y[before] - y[after])
     return float(x[before] + share * (x[after] - x[before]))

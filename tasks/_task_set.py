@@ -24,6 +24,7 @@ from . import _criterion, _levels
 from ._assemble import assemble, merge
 from ._catalogue import FAMILY, short_name
 from ._recipe import read_recipe
+from ._twins import Twins, wanted
 from ._vectorised import VectorisedSource, to_batch
 
 if TYPE_CHECKING:
@@ -250,6 +251,37 @@ class TaskSet:
         right = self.correct(outputs, batch, fixation=fixation).cpu()
         task = batch.task.cpu()
         return {batch.names[k]: float(right[task == k].double().mean()) for k in task.unique()}
+
+    @cached_property
+    def _twins(self) -> Twins:
+        return Twins(self._sources)
+
+    @property
+    def twins(self) -> tuple[tuple[str, str], ...]:
+        """Pairs of tasks that show the same stimuli, so that a trial of one could be the other's.
+
+        See `ctxrnn.tasks._twins.Twins` for which these are.
+        """
+        pairs = np.argwhere(np.triu(self._twins.related)).tolist()
+        return tuple((self.names[i], self.names[j]) for i, j in pairs)
+
+    def wanted(self, batch: TrialBatch, others: Tensor) -> Tensor:
+        """Return what other tasks would want at the end of the very trials of a batch.
+
+        Args:
+            batch: The trials, with the conditions that this set gave them.
+            others: Index of a task for each trial, (trial,) int64.
+
+        Returns:
+            The last step's target of task `others[i]` on trial i: (trial,) int64, -1 where it is
+            not defined, or (trial, output), NaN where it is not. It is defined for the trial's own
+            task and for its twins (see `twins`), but for ties in the twin's decision.
+
+        Raises:
+            ValueError: If the batch is of another set or lacks conditions, or `others` are not
+                tasks of this set.
+        """
+        return wanted(self._twins, batch, others, self.names, self.ring, self.kind)
 
     @cached_property
     def chance(self) -> dict[str, float]:

@@ -84,7 +84,7 @@ class AmbiguitySettings:
     single: bool = True
     effects: tuple[float, ...] = (0.0, 0.1, 0.2, 0.4, 0.8)
     criterion: float = 0.9
-    trials: int = 32
+    trials: int = 48
     base: NetworkSettings = QUICK
 
     def __post_init__(self) -> None:
@@ -118,13 +118,13 @@ def ambiguity(settings: AmbiguitySettings) -> Study:
     )
 
 
-def _pathways(settings: AmbiguitySettings, variant: str) -> list[str]:
+def _pathways(settings: AmbiguitySettings, variant: str) -> list[Any]:
     both = variant.startswith("es") and settings.single
     return ["both", *(["excitability", "synaptic"] if both else [])]
 
 
 def _seconds(settings: AmbiguitySettings, plan: Plan) -> float:
-    from ctxrnn.analysis.corruption import CORRUPTIONS
+    from ctxrnn.analysis import CORRUPTIONS
     from ctxrnn.studies._cost import forward_seconds, varying_seconds
 
     plain = varying = 0
@@ -147,8 +147,7 @@ def _measure(trained: Trained, settings: AmbiguitySettings) -> dict[str, Any]:
     """Run every corruption; split the choices; measure noise matched in effect."""
     import pandas as pd
 
-    from ctxrnn.analysis.ambiguity import ambiguity_sweep
-    from ctxrnn.analysis.choices import choice_shares, crossing, effect_matched_levels
+    from ctxrnn.analysis import ambiguity_sweep, choice_shares, crossing, effect_matched_levels
 
     network, tasks = trained.network, trained.tasks
     run: dict[str, Any] = {"trials": settings.trials, "seed": trained.seed}
@@ -170,6 +169,9 @@ def _measure(trained: Trained, settings: AmbiguitySettings) -> dict[str, Any]:
                 pathway=pathway,
                 **run,
             )
+            there = np.isfinite(levels)
+            reached = [effect for effect, ok in zip(settings.effects, there, strict=True) if ok]
+            levels = levels[there]
             sweep = ambiguity_sweep(
                 network,
                 tasks,
@@ -178,7 +180,7 @@ def _measure(trained: Trained, settings: AmbiguitySettings) -> dict[str, Any]:
                 corruption="noise-frozen",
                 **run,
             )
-            effects = dict(zip((float(v) for v in levels), settings.effects, strict=True))
+            effects = dict(zip(map(float, levels), reached, strict=True))
             sweep["level"] = sweep["level"].map(effects)
             parts.append(_by_level(sweep, MATCHED, pathway))
     if tasks.twins:
@@ -212,7 +214,7 @@ _MEASURES = {
 
 def _measures(curves: pd.DataFrame, settings: AmbiguitySettings) -> dict[str, float]:
     """Return area, relative area and crossings of one network's curves, corrupted in both."""
-    from ctxrnn.analysis.ambiguity import critical_noise, lambda_50, robustness_area
+    from ctxrnn.analysis import critical_noise, lambda_50, robustness_area
 
     found: dict[str, float] = {}
     for name, curve in curves.groupby("corruption", sort=False):
