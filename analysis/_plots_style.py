@@ -21,19 +21,28 @@ MECHANISM_COLOURS: Mapping[str, str] = {
     "none": "#666666",
     "excitability": "#0072B2",
     "synaptic": "#D55E00",
+    "gated": "#CC79A7",
     "both": "#009E73",
 }
 LINES: Mapping[str, Any] = {
     "none": (0, (1, 1.5)),
     "excitability": "-",
     "synaptic": (0, (5, 1.5)),
+    "gated": (0, (2, 1)),
     "both": (0, (5, 1.2, 1, 1.2)),
 }
-MARKERS: Mapping[str, str] = {"none": "x", "excitability": "o", "synaptic": "s", "both": "D"}
+MARKERS: Mapping[str, str] = {
+    "none": "x",
+    "excitability": "o",
+    "synaptic": "s",
+    "gated": "^",
+    "both": "D",
+}
 NAMES: Mapping[str, str] = {
     "none": "no context",
     "excitability": "excitability",
     "synaptic": "synaptic",
+    "gated": "synaptic, gated",
     "both": "both pathways",
 }
 
@@ -95,7 +104,12 @@ def save_figure(figure: Figure, path: str | Path) -> list[Path]:
 
 
 def mechanism(variant: str) -> str:
-    """Return the mechanism of a variant id: "none", "excitability", "synaptic" or "both"."""
+    """Return the mechanism of a variant id: "none", "excitability", "synaptic", "gated" or "both".
+
+    "gated" are the synaptic variants whose weights vanish without context (`s-gate-R`).
+    """
+    if variant.startswith("s-gate"):
+        return "gated"
     prefixes = {"e": "excitability", "s": "synaptic", "es": "both"}
     return prefixes.get(variant.split("-")[0], "none")
 

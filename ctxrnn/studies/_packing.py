@@ -335,13 +335,52 @@ def _figure(settings: PackingSettings, tables: Tables) -> Mapping[str, Any]:
 
 def _findings(settings: PackingSettings, tables: Tables) -> Sequence[str]:
     lines = [
-        f"{len(tables['best'])} networks on the map and in the bisections, "
         f"{settings.orders * settings.seeds} replicates (task orders x seeds), criterion "
-        f"{settings.theta:g} of the ceiling, better of {len(settings.rates)} learning rates."
+        f"{settings.theta:g} of the ceiling on the worst task, better of {len(settings.rates)} "
+        "learning rates."
     ]
+    first = settings.matchings[0]
+    for row in tables["sizes"].to_dict("records"):
+        if row["theta"] == settings.theta and _told(row, first):
+            lines.append(
+                f"{row['matching']}, {row['variant']}, K = {row['tasks']}: N* "
+                + _size(row)
+                + f" (n = {row['replicates']})"
+            )
+    for row in tables["exponents"].to_dict("records"):
+        if row["theta"] == settings.theta and _told(row, first) and row["points"] >= 3:
+            lines.append(
+                f"{row['matching']}, {row['variant']}: N* grows as K^{row['gamma']:.2f} "
+                f"[{row['low']:.2f}, {row['high']:.2f}], from {row['points']} K"
+            )
     for row in tables["comparisons"].to_dict("records"):
-        lines.append(sentence(row, f"{row['matching']}, "))
+        if row["a"].startswith("es") or row["matching"] == first:
+            lines.append(sentence(row, f"{row['matching']}, mean over the map, "))
+    if "guard" in tables:
+        row = tables["guard"].iloc[0]
+        lines.append(
+            f"With twice the steps the worst task rises by {row['rise']:+.3f} "
+            f"[{row['rise_low']:+.3f}, {row['rise_high']:+.3f}] on a sample of "
+            f"{int(row['cells'])} networks; {int(row['still_rising'])} of them rise by more than "
+            f"one standard error (about {row['by_chance']:.0f} by chance alone). Where it rises, "
+            "sizes and capacities here are limits of this training, not of the networks."
+        )
     return lines
+
+
+def _told(row: Mapping[str, Any], first: str) -> bool:
+    """Tell whether a row is not the repetition of a network that stands in every matching."""
+    return bool(row["matching"] == first or str(row["variant"]).startswith("es"))
+
+
+def _size(row: Mapping[str, Any]) -> str:
+    if row["flag"] == "above":
+        return f"above {row['size']:.0f}, the largest tried"
+    if row["flag"] == "at most":
+        return f"at most {row['size']:.0f}, the smallest tried"
+    high = "beyond" if row["high"] == math.inf else f"{row['high']:.0f}"
+    low = "below" if row["low"] == 0 else f"{row['low']:.0f}"
+    return f"{row['size']:.0f} [{low}, {high}]"
 
 
 RECIPE = Recipe(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -38,7 +39,10 @@ def points(
             row["difference"], row["difference_low"], row["difference_high"], row["n"], 0.95
         )
         text = f"{row['a']} − {row['b']}" if row["kind"] == "paired" else f"S, {row['a']}"
-        entries.append((f"{where.format(**row)}{text}", _Told(interval, bool(row["claim"]))))
+        # S below 0 is a finding too, though none of synergy.
+        below = row["kind"] == "synergy" and row["n"] >= 5 and row["difference_high"] < 0
+        told = _Told(interval, bool(row["claim"] or below))
+        entries.append((f"{where.format(**row)}{text}", told))
     if entries:
         plots.difference_points(ax, entries, label=label)  # type: ignore[arg-type]
 
@@ -54,7 +58,11 @@ def learning_figures(tables: Tables, tasks: Sequence[str], theta: float) -> dict
     """Draw learning curves by kind of pathway, and the final accuracy of every variant."""
     curves, cells = tables["learning"], tables["cells"]
     kinds = {
-        name: [v for v in dict.fromkeys(cells["variant"]) if plots.mechanism(v) == name]
+        name: [
+            v
+            for v in dict.fromkeys(cells["variant"])
+            if plots.mechanism(v).replace("gated", "synaptic") == name
+        ]
         for name in ("excitability", "synaptic", "both")
     }
     figure = plots.new_figure(1, 3, size=(7.0, 2.8))
@@ -122,8 +130,10 @@ def packing_figures(
                 sizes=marks,
                 label=f"fraction of tasks at {theta:g} of ceiling, f",
             )
+            title = ax.get_title().partition(", n = ")[2]
+            ax.set_title(f"{variant}, n = {title}")
             if matching == "M2":
-                ax.set_xlabel("N of e-add with as many parameters")
+                ax.set_xlabel("N of e-add, equal parameters")
         letters(*maps)
         drawn[f"map-{matching}"] = figure
     drawn["sizes"] = _sizes(tables, theta, matchings)
@@ -139,8 +149,13 @@ def _sizes(tables: Tables, theta: float, matchings: Sequence[str]) -> plots.Figu
             for table in (tables["sizes"], tables["exponents"])
         )
         plots.sizes_needed(ax, sizes, exponents=exponents)
-        ax.set_title(matching)
-        ax.legend(loc="upper left", bbox_to_anchor=(0, -0.25), fontsize=6)
+        ax.set_title(f"{matching}, n = {int(sizes['replicates'].max())}")
+        handles, labels = ax.get_legend_handles_labels()
+        short = [re.sub(r".*\((.*)\), n = \d+", r"\1", label) for label in labels]
+        ax.legend(
+            handles, short, loc="upper left", bbox_to_anchor=(-0.2, -0.22), fontsize=6,
+            handletextpad=0.4,
+        )  # fmt: skip
     letters(*figure.axes)
     return figure
 
@@ -297,14 +312,14 @@ def timescales_figures(
 
 
 _LEVELS = {
-    "mix2": r"weight $\lambda$ of another task's context",
-    "mixU": r"weight $\lambda$ of the uniform context",
-    "noise-frozen": r"frozen noise, $\sigma$",
-    "noise-ou": r"Ornstein-Uhlenbeck noise, $\sigma$",
-    "atten": r"missing part $\lambda$ of the context",
-    "swap": "wrong context at the start (ms)",
-    "posterior": r"uncertainty $1 - a$ of the evidence",
-    "noise matched in effect": r"effect of frozen noise, $\Vert\Delta F\Vert / \Vert F\Vert$",
+    "mix2": r"weight $\lambda$ of another task",
+    "mixU": r"uniform part $\lambda$",
+    "noise-frozen": r"frozen noise $\sigma$",
+    "noise-ou": r"OU noise $\sigma$",
+    "atten": r"missing part $\lambda$",
+    "swap": "wrong context first (ms)",
+    "posterior": r"error of the evidence, $1 - a$",
+    "noise matched in effect": r"effect, $\Vert\Delta F\Vert / \Vert F\Vert$",
 }
 
 
@@ -362,8 +377,7 @@ def _curve_panels(curves: pd.DataFrame, variants: Sequence[str]) -> plots.Figure
         rows = curves[curves["corruption"] == name]
         mark = 0.5 if name == "mix2" else None
         plots.ambiguity_curves(ax, rows, label=_LEVELS[name], mark=mark)
-        if ax not in figure.axes[::columns]:
-            ax.set_ylabel("")
+        ax.set_ylabel("normalised accuracy" if ax in figure.axes[::columns] else "")
     for ax in figure.axes[len(names) :]:
         ax.set_visible(False)
     letters(*figure.axes[: len(names)])
@@ -431,6 +445,7 @@ def _choice_panels(choices: pd.DataFrame, variants: Sequence[str]) -> plots.Figu
     mean = choices.groupby(keys, as_index=False, sort=False)[shares].mean()
     for ax, variant in zip(figure.axes, there, strict=True):
         plots.choice_shares(ax, mean[mean["variant"] == variant], shares=shares)
+        ax.set_title(f"{variant}, n = {ax.get_title().partition(', n = ')[2]}")
         if variant != there[0]:
             ax.set_ylabel("")
     letters(*figure.axes)
