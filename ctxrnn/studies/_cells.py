@@ -87,14 +87,10 @@ def cell_key(cell: Mapping[str, Any]) -> str:
 
 def cell_name(cell: Mapping[str, Any]) -> str:
     """Return a name for a cell's files: its values, joined, in the order of its axes."""
-    parts = [_word(value) for value in cell.values()]
-    name = "_".join(parts)
-    plain = re.sub(r"[^A-Za-z0-9.,=+-]", "-", name.replace("_", ","))
-    plain = plain.replace(",", "_")
-    if plain != name or len(name) > 100 or any("_" in part for part in parts):
-        digest = hashlib.sha256(cell_key(cell).encode()).hexdigest()[:8]
-        return f"{plain[:100]}_{digest}"
-    return name
+    name = "_".join(_word(value) for value in cell.values())
+    plain = re.sub(r"[^A-Za-z0-9.=+_-]", "-", name)
+    digest = hashlib.sha256(cell_key(cell).encode()).hexdigest()[:10]
+    return f"{plain[:100]}_{digest}"
 
 
 def _word(value: Any) -> str:

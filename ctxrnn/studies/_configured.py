@@ -61,8 +61,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     wanted = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    fits = type(value) is hint if hint in (bool, int) else isinstance(value, hint)
-    if hint in wanted and not fits:
+    if hint in wanted and type(value) is not hint:
         raise ValueError(f"{where} must be {wanted[hint]}: got {value!r}")
     return value
 
@@ -94,7 +93,7 @@ def changed(settings: Settings, assignments: Sequence[str]) -> Settings:
         place = values
         for part in above:
             place = place[part]
-        place[last] = parsed(text, sequence=_is_sequence(hint), verbatim=hint is str)
+        place[last] = parsed(text, sequence=_is_sequence(hint), verbatim=_is_text(hint))
     return from_dict(type(settings), values)
 
 
@@ -123,11 +122,25 @@ def _is_sequence(hint: Any) -> bool:
     return typing.get_origin(hint) is tuple or any(_is_sequence(a) for a in arguments)
 
 
+def _is_text(hint: Any) -> bool:
+    """Tell whether a field holds text, or a list of it: `none` is then the variant, not None."""
+    arguments = [a for a in typing.get_args(hint) if a is not Ellipsis]
+    if typing.get_origin(hint) is tuple:
+        return bool(arguments) and all(_is_text(argument) for argument in arguments)
+    return hint is str
+
+
 def parsed(text: str, *, sequence: bool = False, verbatim: bool = False) -> Any:
-    """Read a value as JSON, `none`, or plain text; with `sequence`, a list written with commas."""
+    """Read a value as JSON, `none`, or plain text.
+
+    Args:
+        text: The value.
+        sequence: Whether it is a list, which may be written with commas.
+        verbatim: Whether it, or each item of the list, is text as it stands.
+    """
     if sequence and not text.strip().startswith("["):
-        return [parsed(part.strip()) for part in text.split(",") if part.strip()]
-    if verbatim:
+        return [parsed(p.strip(), verbatim=verbatim) for p in text.split(",") if p.strip()]
+    if verbatim and not sequence:
         return text
     if text.strip().lower() in ("none", "null"):
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import traceback
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -120,7 +121,7 @@ def as_result(measured: Mapping[str, Any], **more: Any) -> Result:
 
     Raises:
         TypeError: If it is not a mapping, or a value is neither a number, a string, a boolean,
-            None nor a table.
+            None nor a table of these.
     """
     import pandas as pd
 
@@ -135,6 +136,12 @@ def as_result(measured: Mapping[str, Any], **more: Any) -> Result:
     tables: dict[str, pd.DataFrame] = {}
     for name, value in measured.items():
         if isinstance(value, pd.DataFrame):
+            try:
+                json.dumps([as_json(column.tolist()) for _, column in value.items()])
+            except (TypeError, ValueError) as error:
+                raise TypeError(
+                    f"a measure's table {name!r} must hold numbers, strings and booleans: {error}"
+                ) from error
             tables[str(name)] = value
             continue
         plain = as_json(value)
@@ -166,25 +173,46 @@ def run_group(work: Work, cells: Sequence[Cell], desk: Desk) -> None:
         KeyboardInterrupt: If the work was interrupted.
     """
     left = {cell_key(cell): cell for cell in cells}
+    for cell, outcome in _outcomes(work, cells, desk):
+        if cell is None:
+            _one_by_one(work, list(left.values()), desk, outcome)
+            return
+        del left[cell_key(cell)]
+        if isinstance(outcome, Result):
+            desk.emit(("done", cell, outcome))
+        else:
+            desk.emit(("failed", cell, told(outcome)))
+    for cell in left.values():
+        desk.emit(("failed", cell, "RuntimeError: the work gave no result for this cell"))
+
+
+def _outcomes(
+    work: Work, cells: Sequence[Cell], desk: Desk
+) -> Iterator[tuple[Cell | None, Result | Exception]]:
+    """Yield what the work yields, and without a cell the error that ended it.
+
+    An error of the one who takes the results, such as a full disk, is none of the work.
+    """
+    left = {cell_key(cell) for cell in cells}
     try:
         for cell, outcome in work(cells, desk):
-            if left.pop(cell_key(cell), None) is None:
+            if cell_key(cell) not in left:
                 raise RuntimeError(f"{cell_text(cell)} was not asked for, or came twice")
-            if isinstance(outcome, Result):
-                desk.emit(("done", cell, outcome))
-            else:
-                desk.emit(("failed", cell, told(outcome)))
+            left.remove(cell_key(cell))
+            yield cell, outcome
     except Exception as error:
         if stops(error):
             raise
-        if len(left) == 1:
-            desk.emit(("failed", *left.values(), told(error)))
-            return
-        if left:
-            line = told(error).splitlines()[0]
-            desk.note(f"{line}; {len(left)} cells go on one by one")
-        for cell in left.values():
-            run_group(work, [cell], desk)
+        yield None, error
+
+
+def _one_by_one(work: Work, left: Sequence[Cell], desk: Desk, error: Result | Exception) -> None:
+    """Go on after an error of the work as a whole, which is the last cell's own."""
+    text = told(error) if isinstance(error, Exception) else ""
+    if len(left) == 1:
+        desk.emit(("failed", left[0], text))
         return
-    for cell in left.values():
-        desk.emit(("failed", cell, "RuntimeError: the work gave no result for this cell"))
+    if left:
+        desk.note(f"{text.splitlines()[0]}; {len(left)} cells go on one by one")
+    for cell in left:
+        run_group(work, [cell], desk)

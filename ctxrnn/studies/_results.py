@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SETTINGS, STORE, _LOCK, _OWNER = "settings.json", "records.sqlite", ".lock", ".owner.json"
+_FOLDERS = ("networks", "training")
 
 Tables = dict[str, "pd.DataFrame"]
 
@@ -56,6 +57,7 @@ class ResultsFolder:
             ) from error
         try:
             self._check(as_json(settings))
+            self._sweep()
             owner = {"process": os.getpid(), "host": platform.node()}
             self.write_json(_OWNER, owner)
             if not (self.path / SETTINGS).exists():
@@ -69,14 +71,20 @@ class ResultsFolder:
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.path} is a file: choose a folder for the results with --out")
         if self.path.is_dir() and not (self.path / SETTINGS).exists():
-            strange = [p.name for p in self.path.iterdir() if p.name not in (_LOCK, _OWNER)]
-            strange = [name for name in strange if not name.endswith(".part")]
+            # What a run leaves that was killed before it wrote its settings is not strange.
+            strange = [
+                p.name
+                for p in self.path.iterdir()
+                if p.name not in (_LOCK, _OWNER)
+                and not p.name.endswith(".part")
+                and not (p.name in _FOLDERS and p.is_dir() and not any(p.iterdir()))
+            ]
             if strange:
                 raise ValueError(
                     f"{self.path} is not empty and holds no study: choose a new folder with --out"
                 )
         try:
-            for folder in ("networks", "training"):
+            for folder in _FOLDERS:
                 (self.path / folder).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OSError(
@@ -84,6 +92,12 @@ class ResultsFolder:
                 f"cannot make the results folder {self.path}: {error.strerror}. Choose another "
                 "with --out",
             ) from error
+
+    def _sweep(self) -> None:
+        """Delete what writers left half done that were killed."""
+        for folder in (".", *_FOLDERS, "figures"):
+            for part in (self.path / folder).glob(".*.part"):
+                part.unlink(missing_ok=True)
 
     def _check(self, settings: Mapping[str, Any]) -> None:
         if not (self.path / SETTINGS).exists():

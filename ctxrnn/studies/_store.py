@@ -71,7 +71,7 @@ class Row:
 class Store:
     """The store of a study.
 
-    One process writes, those that read may come and go. A rollback journal with full
+    One process writes, those that read may come and go. A rollback journal with extra
     synchronisation is used: it survives `kill -9` and a power cut, and needs no shared memory, so
     that it also works on network file systems.
 
@@ -90,17 +90,25 @@ class Store:
             raise FileNotFoundError(f"no study in {self.path.parent}: {self.path.name} is missing")
         with self._told():
             self._connection = sqlite3.connect(self.path, timeout=60, isolation_level=None)
-            self._connection.execute("PRAGMA synchronous = FULL")
+            self._connection.execute("PRAGMA synchronous = EXTRA")
             (application,) = self._connection.execute("PRAGMA application_id").fetchone()
             (version,) = self._connection.execute("PRAGMA user_version").fetchone()
             empty = not self._connection.execute("SELECT 1 FROM sqlite_master").fetchone()
             if empty and application == 0:
+                if not create:
+                    self._connection.close()
+                    raise FileNotFoundError(
+                        f"no study in {self.path.parent}: {self.path.name} is "
+                        "empty; give the command of the study again"
+                    )
                 with self._transaction():
                     for statement in _SCHEMA.split(";"):
                         self._connection.execute(statement)
                     self._connection.execute(f"PRAGMA application_id = {_APPLICATION}")
                     self._connection.execute(f"PRAGMA user_version = {FORMAT}")
                 application, version = _APPLICATION, FORMAT
+        if application != _APPLICATION or version > FORMAT:
+            self._connection.close()
         if application != _APPLICATION:
             raise ValueError(f"{self.path} was not written by ctxrnn: choose another folder")
         if version > FORMAT:

@@ -14,6 +14,7 @@ import signal
 import struct
 import sys
 import threading
+import traceback
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -47,10 +48,11 @@ def _listen(stream: IO[bytes], inbox: queue.Queue[Any]) -> None:
             message = receive(stream)
         except (EOFError, OSError):
             os._exit(1)
-        inbox.put(message)
         if message[0] == "stop":
+            # First, so that the main thread is never past its guard when the signal comes.
             with contextlib.suppress(ProcessLookupError):
                 _interrupt()
+        inbox.put(message)
 
 
 def _interrupt() -> None:
@@ -74,6 +76,12 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         with contextlib.suppress(OSError):
             send(channel, ("stopped",))
+    except BrokenPipeError:  # The parent is gone.
+        os._exit(1)
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
     # The listening thread holds standard input, which an orderly end would wait for.
     sys.stderr.flush()
     os._exit(0)
