@@ -53,11 +53,13 @@ DRAW = 6.6e-4
 """Seconds to draw and lay out a batch of 64 trials, once for all networks that see it."""
 COMPANY = 8
 """Networks that typically share their trials."""
-VARYING = 2.0
+VARYING = 3.0
 """Time for each unit in the loop for contexts that vary, as a multiple of the compiled one's."""
+PRODUCT = 0.3
+"""Time of the further products of a synaptic variant there, one for each context, relative to W."""
 _BASE = 6e8
 """Bytes of a worker before it does anything: torch, neurogym, the tasks."""
-FORWARD = 1.7
+FORWARD = 1.0
 """A run without gradient, as a share of a training step on as many trials."""
 
 
@@ -96,7 +98,8 @@ def varying_seconds(plan: Plan, trials: float) -> float:
     There W(c) acts on each trial by its factors: one product with W for each context and one more.
     """
     cost = MODEL[family(plan.variant)]
-    products = 1 + len(plan.tasks) * ("s-" in plan.variant or plan.variant.startswith("es"))
+    synaptic = family(plan.variant) in ("synaptic", "both")
+    products = 1 + PRODUCT * len(plan.tasks) * synaptic
     inner = VARYING * cost.linear * plan.units + cost.square * plan.units**2
     return trials * mean_steps(plan) * products * inner
 
@@ -128,20 +131,24 @@ def memory_bytes(plan: Plan, together: int) -> float:
     return _BASE + together * 4 * 5 * parameters + rates + bank
 
 
-def probe() -> float:
-    """Train a small network for some steps; return the seconds that the model expects."""
-    from ctxrnn import CTRNN, TrainConfig, train
+def probe(steps: int) -> float:
+    """Train four small networks for some steps; return the seconds that the model expects.
+
+    What it takes besides (building the networks, the last evaluation) does not grow with the steps.
+    """
+    from ctxrnn import CTRNN, Ensemble, TrainConfig, train
     from ctxrnn.studies._networks import NetworkSettings, plan_network
     from ctxrnn.tasks import task_set
 
-    steps = 60
-    config = TrainConfig(steps=steps, evaluate_every=steps, evaluation_trials=64, target=None)
+    config = TrainConfig(steps=steps, evaluate_every=steps, evaluation_trials=16, target=None)
     base = NetworkSettings(tasks=("go", "dm1", "dms"), train=config)
-    plan = plan_network(base, {"variant": "e-add", "units": 32})
-    tasks = task_set(list(plan.tasks), **plan.trials)
-    network = CTRNN(
-        tasks.inputs, plan.units, tasks.outputs, plan.variant, contexts=3, dt=base.dt, seed=0
-    )
-    train(network, tasks, config, seed=0, progress=False, threads=1, ahead=False)
-    alone = DRAW * (1 - 1 / COMPANY) * steps
-    return training_seconds(plan) + alone
+    plans = [plan_network(base, {"variant": v, "units": 32}) for v in ("e-add", "s-sym")]
+    tasks = task_set(list(base.tasks), **plans[0].trials)
+    networks = [
+        CTRNN(tasks.inputs, 32, tasks.outputs, plan.variant, contexts=3, dt=base.dt, seed=seed)
+        for plan in plans
+        for seed in (0, 1)
+    ]
+    train(Ensemble(networks), tasks, config, seed=0, progress=False, threads=1, ahead=False)
+    drawing = steps * DRAW * (1 - 4 / COMPANY)
+    return 2 * sum(training_seconds(plan) for plan in plans) + drawing

@@ -269,7 +269,8 @@ SLOW = """
     from ctxrnn.studies import Study
     def measured(cell):
         Path(f"worker-{os.getpid()}").touch()
-        time.sleep(0.15)
+        # So long that only the end of its process ends it, until a file says otherwise.
+        time.sleep(0.1 if cell["n"] < 4 or Path("again").exists() else 60)
         return {"x": 7 * cell["n"]}
     Study("mine", {"n": list(range(12))}, work=measured).run("out", workers=2, progress=False)
 """
@@ -300,6 +301,7 @@ def test_workers_end_with_their_killed_parent_and_the_same_command_goes_on(tmp_p
         time.sleep(0.02)
     before = {n: row for n, row in stored(tmp_path / "out").items() if row.status == "done"}
     assert 1 <= len(before) < 12
+    (tmp_path / "again").touch()
     status, _, err = script(tmp_path, SLOW)
     assert status == 0, err
     after = stored(tmp_path / "out")
