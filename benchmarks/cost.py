@@ -4,7 +4,8 @@
 
 prints the constants of `ctxrnn/studies/_cost.py`. Networks are trained in ensembles of eight, as a
 worker of a study does; the time of a step is processor time, the median over rounds in which all
-configurations take turns. The fit is a least squares of relative errors with coefficients that are not negative.
+configurations take turns. The fit is a least squares of relative errors with coefficients that are
+not negative.
 """
 
 from __future__ import annotations
