@@ -249,6 +249,8 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="new folder; by default a temporary one")
     options = parser.parse_args()
     random.seed(options.seed)
+    # A shell that starts us in the background lets us, and so the study, ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as temporary:
         place = options.folder or Path(temporary)
         (place / "marks").mkdir(parents=True)
@@ -276,8 +278,8 @@ def main() -> int:
 
 
 def _allowed(how: str) -> bool:
-    """Tell whether a process may end so: 130, or by the signal while Python itself starts."""
-    return how.split()[1] in ("130", "0", "-2", "-15", "1")
+    """Tell whether a process may end so: 130, by the signal while Python starts, or 0 at its end."""
+    return how.split()[1] in ("130", "0", "-2", "-15")
 
 
 if __name__ == "__main__":

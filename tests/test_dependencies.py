@@ -27,6 +27,7 @@ PLACES = {
     "matplotlib": r"ctxrnn\.analysis\.(plots|_plots_\w+)|ctxrnn\.studies\.\w*figures",
     "neurogym": r"ctxrnn\.tasks(\..*)?",
     "gymnasium": r"ctxrnn\.tasks(\..*)?",
+    "ray": r"ctxrnn\.studies\._ray\w*",
 }
 DISTRIBUTIONS = {"sklearn": "scikit-learn"}
 
@@ -148,7 +149,9 @@ def declared_requirements():
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg", encoding="utf-8")
     requirements = setup["options"]["install_requires"].strip().splitlines()
-    return {re.match(r"[\w-]+", line)[0].lower() for line in requirements}
+    # Imported only when asked for, and in one place.
+    requirements += setup["options.extras_require"]["cluster"].strip().splitlines()
+    return {re.match(r"[\w-]+", line)[0].lower() for line in requirements if line[0] != "#"}
 
 
 def test_all_modules_are_seen():

@@ -146,6 +146,7 @@ class Watched(RayExecutor):
         return any(axes.items() <= cell.items() for cell in finished)
 
 
+@pytest.mark.timeout(240)
 def test_killed_workers_change_no_record(cluster, local, tmp_path, capfd):
     notes = tmp_path / "notes"
     notes.mkdir()
@@ -290,21 +291,22 @@ SCRIPT = """
 """
 
 
+@pytest.mark.timeout(240)
 def test_a_cluster_of_its_own_is_local_silent_and_ends_with_ctrl_c(tmp_path):
     pytest.importorskip("ray", reason='needs Ray: pip install "ctxrnn[cluster]"')
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(SCRIPT))
     folder = tmp_path / "own"
     folder.mkdir()
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, script, folder], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        wait_for(lambda: (folder / "session").exists() or process.poll() is not None, 60)
-        process.send_signal(signal.SIGINT)
-        printed, errors = process.communicate(timeout=60)
-    finally:
-        process.kill()
+    ) as process:
+        try:
+            wait_for(lambda: (folder / "session").exists() or process.poll() is not None, 100)
+            process.send_signal(signal.SIGINT)
+            printed, errors = process.communicate(timeout=PATIENCE)
+        finally:
+            process.kill()
     assert (printed, errors) == ("stopped\n", "")
     node, session = json.loads((folder / "session").read_text())
     assert node == "127.0.0.1"

@@ -155,7 +155,10 @@ def test_others_read_whole_records_while_one_process_writes(tmp_path):
             print("go", flush=True)
             for n in range(200):
                 store.write({"n": n}, Result({"a": n, "b": "x" * 5000}), run=1)
+                while n == 100 and not Path(sys.argv[1]).with_name("seen").exists():
+                    time.sleep(0.01)
     """
+    code = "        import time\n        from pathlib import Path" + code
     writer = child(code, tmp_path / "records.sqlite")
     writer.stdout.readline()
     seen = [0]
@@ -164,6 +167,8 @@ def test_others_read_whole_records_while_one_process_writes(tmp_path):
             rows = store.rows("done")
         assert all(row.record["values"]["b"] == "x" * 5000 for row in rows)
         seen.append(len(rows))
+        if len(rows) > 100:
+            (tmp_path / "seen").touch()
     writer.stdout.close()
     assert writer.returncode == 0
     assert seen == sorted(seen)
