@@ -278,7 +278,7 @@ def main() -> int:
 
 
 def _allowed(how: str) -> bool:
-    """Tell whether a process may end so: 130, by the signal while Python starts, or 0 at its end."""
+    """Tell whether a process may end so: 130, by the signal as Python starts, or 0 at the end."""
     return how.split()[1] in ("130", "0", "-2", "-15")
 
 

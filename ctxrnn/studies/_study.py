@@ -119,7 +119,9 @@ class Study:
         for assignment in assignments:
             name, equals, text = assignment.partition("=")
             if equals and isinstance(grid, Mapping) and name in grid:
-                grid = {**grid, name: parsed(text, sequence=True)}
+                # Of text, "none" is the variant and not a missing value.
+                words = all(isinstance(value, str) for value in grid[name])
+                grid = {**grid, name: parsed(text, sequence=True, verbatim=words)}
             else:
                 rest.append(assignment)
         return dataclasses.replace(self, grid=grid, base=changed(self.base, rest))
