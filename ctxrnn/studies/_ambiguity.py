@@ -15,8 +15,10 @@ from ctxrnn.studies._common import (
     PAPER,
     QUICK,
     SMOKE,
+    averaged,
     check_arms,
     comparison_row,
+    comparison_table,
     comparisons,
     replicates,
     sentence,
@@ -88,6 +90,10 @@ class AmbiguitySettings:
     base: NetworkSettings = QUICK
 
     def __post_init__(self) -> None:
+        if self.orders != 1:
+            raise ValueError(
+                f"orders must be 1, since the tasks are the whole pool: got {self.orders}"
+            )
         check_arms(self.variants, orders=self.orders, seeds=self.seeds, trials=self.trials)
         check_fraction("criterion", self.criterion)
         for kind in self.corruptions:
@@ -223,18 +229,28 @@ def _measures(curves: pd.DataFrame, settings: AmbiguitySettings) -> dict[str, fl
             level = 1 - level
         reach = min(0.5, float(level.max())) if name != "swap" else float(level.max())
         if name == MATCHED:
-            reach = float(level.max())
+            # The same range for every network; one that does not reach it has no area.
+            reach = max(settings.effects)
         clean = float(p[np.argmin(level)])
-        area = robustness_area(level, p, upto=reach)
+        there = len(level) > 1 and float(level.max()) >= reach > 0
+        area = robustness_area(level, p, upto=reach) if there else float("nan")
         found[f"{name}_area"] = area
         found[f"{name}_area_relative"] = area / clean if clean > 0 else float("nan")
         if name in ("mix2", "mixU"):
-            found[f"{name}_lambda_50"] = lambda_50(level, p)
+            found[f"{name}_lambda_50"] = _crossed(lambda_50(level, p), level, clean)
         if str(name).startswith("noise-"):
-            found[f"{name}_sigma_80"] = critical_noise(level, p)
+            found[f"{name}_sigma_80"] = _crossed(critical_noise(level, p), level, clean)
         if str(name).startswith("window"):
             found[f"{name}_only"] = float(p[np.argmax(level)])
     return found
+
+
+def _crossed(crossing: float, level: np.ndarray, clean: float) -> float:
+    """Return a crossing, or the largest level where accuracy never fell so far within the levels.
+
+    Leaving such networks out would leave out the most robust ones.
+    """
+    return float(level.max()) if np.isnan(crossing) and clean > 0 else crossing
 
 
 _KEYS = ["order", "seed", "size", "variant"]
@@ -261,7 +277,7 @@ def _tables(settings: AmbiguitySettings, tables: Tables) -> dict[str, pd.DataFra
     for size, part in passing.groupby("size", sort=False):
         compared += comparisons(part, names, settings.variants, size=str(size))
     compared += comparisons(
-        _over_sizes(passing, names, settings), names, settings.variants, size="all"
+        averaged(passing, names, ["size"]), names, settings.variants, size="all"
     )
     return {
         "networks": networks,
@@ -269,26 +285,15 @@ def _tables(settings: AmbiguitySettings, tables: Tables) -> dict[str, pd.DataFra
         .agg(["sum", "size"])
         .reset_index(names=["variant", "N"])
         .rename(columns={"sum": "passing", "size": "networks"}),
-        "comparisons": pd.DataFrame(compared),
+        "comparisons": comparison_table(compared, "size"),
         "adjusted": _adjusted(networks, names, settings),
     }
-
-
-def _over_sizes(
-    passing: pd.DataFrame, names: Mapping[str, str], settings: AmbiguitySettings
-) -> pd.DataFrame:
-    """Average each replicate over sizes, where all of its networks at a size pass."""
-    wanted = len([v for v in settings.variants if (passing["variant"] == v).any()])
-    whole = passing.groupby([*PAIR, "size"])["variant"].transform("nunique") == wanted
-    return passing[whole].groupby([*PAIR, "variant"], as_index=False)[list(names)].mean()
 
 
 def _adjusted(
     networks: pd.DataFrame, names: Mapping[str, str], settings: AmbiguitySettings
 ) -> pd.DataFrame:
     """Compare all networks at equal clean accuracy, by regression on it."""
-    import pandas as pd
-
     from ctxrnn.analysis import adjusted_difference
 
     rows = []
@@ -305,7 +310,7 @@ def _adjusted(
                     continue
                 row = comparison_row(found, measure=name, kind="paired", a=a, b=b)
                 rows.append(row | {"slope": found.slope.mean, "gap": found.covariate_gap})
-    return pd.DataFrame(rows)
+    return comparison_table(rows, "slope", "gap")
 
 
 def _figure(settings: AmbiguitySettings, tables: Tables) -> Mapping[str, Any]:

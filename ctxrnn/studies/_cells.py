@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -59,6 +57,8 @@ def checked(cells: Iterable[Mapping[str, Any]]) -> list[Cell]:
         cell = {str(name): _plain(name, value) for name, value in given.items()}
         if not cell:
             raise ValueError("a cell must have at least one axis: got {}")
+        if "seconds" in cell:
+            raise ValueError("an axis must not be named 'seconds', which is a column of the table")
         first = next(iter(found.values()), cell)
         if set(first) != set(cell):
             raise ValueError(
@@ -83,14 +83,6 @@ def _plain(name: str, value: Any) -> Any:
 def cell_key(cell: Mapping[str, Any]) -> str:
     """Return what identifies a cell: its axes and values as JSON, sorted by name."""
     return json.dumps(cell, sort_keys=True, separators=(",", ":"))
-
-
-def cell_name(cell: Mapping[str, Any]) -> str:
-    """Return a name for a cell's files: its values, joined, in the order of its axes."""
-    name = "_".join(_word(value) for value in cell.values())
-    plain = re.sub(r"[^A-Za-z0-9.=+_-]", "-", name)
-    digest = hashlib.sha256(cell_key(cell).encode()).hexdigest()[:10]
-    return f"{plain[:100]}_{digest}"
 
 
 def _word(value: Any) -> str:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ctxrnn import TrainConfig
 from ctxrnn._catalogue import check_variant
@@ -14,6 +17,7 @@ from ctxrnn.studies._networks import NetworkSettings
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ctxrnn.analysis import Interval
     from ctxrnn.studies._networks import Plan, Trained
 
 TWENTY_TASKS = (
@@ -127,23 +131,86 @@ def interval_row(prefix: str, interval: Any) -> dict[str, Any]:
     }
 
 
-def comparison_row(found: Any, **labels: Any) -> dict[str, Any]:
-    """Return a paired difference, an adjusted one or a synergy as a row of a table."""
+FEWEST = 5
+"""Fewest independent pairs of which anything is claimed."""
+_COLUMNS = (
+    "measure", "kind", "a", "b", "difference", "difference_low", "difference_high", "n",
+    "effect_size", "p", "left_out", "claim",
+)  # fmt: skip
+
+
+def network_interval(values: Sequence[float] | np.ndarray) -> Interval:
+    """Return the interval of a mean over networks: bootstrap, or Student's t below five.
+
+    Values that are NaN are left out.
+    """
+    from ctxrnn.analysis import Interval, bootstrap_interval, mean_interval
+
+    known = np.asarray(values, dtype=float)
+    known = known[np.isfinite(known)]
+    if not known.size:
+        return Interval(float("nan"), float("nan"), float("nan"), 0, 0.95)
+    return bootstrap_interval(known) if known.size >= FEWEST else mean_interval(known)
+
+
+def clusters(table: pd.DataFrame) -> str | None:
+    """Return the column whose values are independent: the order, if some have several seeds."""
+    pairs = table[PAIR].drop_duplicates()
+    orders = pairs["order"].nunique()
+    return "order" if 1 < orders < len(pairs) else None
+
+
+def averaged(table: pd.DataFrame, values: Iterable[str], over: Sequence[str]) -> pd.DataFrame:
+    """Average each network's values over conditions that all arms of its pair have.
+
+    A value that is NaN in one of them makes the average NaN, so that the pair is left out.
+
+    Args:
+        table: One row per network and condition.
+        values: Columns to average.
+        over: Columns that make a condition, e.g. size and tasks.
+    """
+    wanted = table["variant"].nunique()
+    whole = table[table.groupby([*PAIR, *over])["variant"].transform("nunique") == wanted]
+    grouped = whole.groupby([*PAIR, "variant"], sort=False)[list(values)]
+    return grouped.agg(lambda part: part.mean(skipna=False)).reset_index()
+
+
+def comparison_row(found: Any, independent: int | None = None, **labels: Any) -> dict[str, Any]:
+    """Return a paired difference, an adjusted one or a synergy as a row of a table.
+
+    Args:
+        found: The result.
+        independent: Number of independent pairs; None takes what the result says.
+        labels: Columns to add.
+    """
     interval = getattr(found, "difference", None) or found.synergy
+    number = getattr(found, "independent", found.count) if independent is None else independent
     return {
         **labels,
         **interval_row("difference", interval),
+        "n": number,
         "effect_size": getattr(found, "effect_size", float("nan")),
         "p": getattr(found, "p", float("nan")),
         "left_out": len(found.left_out),
-        "claim": bool(found.claim),
+        "claim": bool(found.claim and number >= FEWEST),
     }
+
+
+def comparison_table(rows: Sequence[Mapping[str, Any]], *labels: str) -> pd.DataFrame:
+    """Return rows of comparisons as a table that has its columns even without a row."""
+    import pandas as pd
+
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=[*labels, *_COLUMNS])
 
 
 def comparisons(
     table: pd.DataFrame, values: Mapping[str, str], variants: Sequence[str], **labels: Any
 ) -> list[dict[str, Any]]:
     """Compare all pairs of arms, and combinations with the better of their parts (synergy).
+
+    Pairs of which one side is missing or NaN are left out and counted. Task orders that have
+    several seeds are drawn as groups.
 
     Args:
         table: One row per network, with columns variant, order and seed.
@@ -153,28 +220,33 @@ def comparisons(
     """
     from ctxrnn.analysis import paired, synergy
 
+    if not len(table):
+        return []
     rows: list[dict[str, Any]] = []
-    there = [variant for variant in variants if (table["variant"] == variant).any()]
+    groups = clusters(table)
+    options: dict[str, Any] = {"on": PAIR, "groups": groups}
+    arms = [variant for variant in variants if (table["variant"] == variant).any()]
+
+    def told(find: Callable[[], Any], name: str, kind: str, a: str, b: str) -> None:
+        try:
+            found = find()
+        except ValueError:  # no pair is complete
+            return
+        count = found.count if groups is None else table["order"].nunique()
+        rows.append(comparison_row(found, count, **labels, measure=name, kind=kind, a=a, b=b))
+
     for column, name in values.items():
-        usable = table[table[column].notna()]
-        arms = [variant for variant in there if (usable["variant"] == variant).any()]
         for place, b in enumerate(arms):
             for a in arms[place + 1 :]:
-                try:
-                    found = paired(usable, column, a=a, b=b, on=PAIR)
-                except ValueError:  # no pair is complete
-                    continue
-                rows.append(comparison_row(found, **labels, measure=name, kind="paired", a=a, b=b))
+                pair = functools.partial(paired, table, column, a=a, b=b, **options)
+                told(pair, name, "paired", a, b)
         for a in arms:
             parts = parts_of(a, arms) if a.startswith("es") else None
-            if parts is None:
-                continue
-            try:
-                gain = synergy(usable, column, combined=a, single=parts, on=PAIR)
-            except ValueError:
-                continue
-            best = f"best of {parts[0]}, {parts[1]}"
-            rows.append(comparison_row(gain, **labels, measure=name, kind="synergy", a=a, b=best))
+            if parts is not None:
+                gain = functools.partial(
+                    synergy, table, column, combined=a, single=parts, **options
+                )
+                told(gain, name, "synergy", a, f"best of {parts[0]}, {parts[1]}")
     return rows
 
 
@@ -184,8 +256,8 @@ def sentence(row: Mapping[str, Any], where: str = "") -> str:
         f"{row['difference']:+.3f} [{row['difference_low']:+.3f}, {row['difference_high']:+.3f}]"
     )
     end = "" if row["claim"] else "; no claim: the interval includes 0 or the pairs are too few"
-    if row["kind"] == "synergy" and row["difference_high"] < 0:
-        end = "; below 0: the combination is worse than its better part"
+    if row["kind"] == "synergy" and row["difference_high"] < 0 and row["n"] >= FEWEST:
+        end = "; below 0 (S errs downwards: see the difference from the better part)"
     effect = f", d_z = {row['effect_size']:.2f}" if row["effect_size"] == row["effect_size"] else ""
     kind = "S" if row["kind"] == "synergy" else row["measure"]
     against = f"{row['a']} against {row['b']}"

@@ -5,13 +5,17 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import re
 import traceback
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ctxrnn.studies._cells import Cell, cell_key, cell_text
 from ctxrnn.studies._store import Result
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 logger = logging.getLogger("ctxrnn")
 
@@ -97,7 +101,10 @@ class EachCell:
         """Compute the cells one after another."""
         for cell in cells:
             try:
-                yield cell, as_result(self.function(dict(cell)))
+                measured = self.function(dict(cell))
+                result = as_result(measured)
+                check_names(measured, cell, "the cell")
+                yield cell, result
             except Exception as error:
                 if stops(error):
                     raise
@@ -136,6 +143,7 @@ def as_result(measured: Mapping[str, Any], **more: Any) -> Result:
     tables: dict[str, pd.DataFrame] = {}
     for name, value in measured.items():
         if isinstance(value, pd.DataFrame):
+            value = _checked_table(str(name), value)
             try:
                 json.dumps([as_json(column.tolist()) for _, column in value.items()])
             except (TypeError, ValueError) as error:
@@ -152,6 +160,34 @@ def as_result(measured: Mapping[str, Any], **more: Any) -> Result:
             )
         values[str(name)] = plain
     return Result(values, tables, **more)
+
+
+RESERVED = frozenset({"cells", "failures", "records", "settings", "provenance", "findings"})
+"""Names of tables that a study writes itself."""
+
+
+def _checked_table(name: str, table: pd.DataFrame) -> pd.DataFrame:
+    """Return a measure's table with its named index as columns; refuse what would be lost."""
+    if name in RESERVED or not re.fullmatch(r"\w[\w.-]*", name):
+        raise ValueError(
+            f"a measure's table must be named by letters, digits, '_' and '-', and not like a "
+            f"table of the study ({', '.join(sorted(RESERVED))}): got {name!r}"
+        )
+    if any(part is not None for part in table.index.names):
+        table = table.reset_index()
+    if table.columns.has_duplicates:
+        twice = table.columns[table.columns.duplicated()][0]
+        raise ValueError(f"columns of a measure's table must differ: {name!r} has {twice!r} twice")
+    return table
+
+
+def check_names(measured: Mapping[str, Any], taken: Iterable[str], whose: str) -> None:
+    """Raise ValueError if a measure returns a name that is taken."""
+    clash = sorted(set(map(str, measured)) & set(taken))
+    if clash:
+        raise ValueError(
+            f"a measure must return names of its own: {', '.join(clash)} belongs to {whose}"
+        )
 
 
 def stops(error: BaseException) -> bool:

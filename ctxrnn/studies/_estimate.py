@@ -6,6 +6,7 @@ import statistics
 import time
 from typing import Any
 
+from ctxrnn._checks import check_count
 from ctxrnn.studies._cells import Cell
 from ctxrnn.studies._progress import duration
 from ctxrnn.studies._study import Study, cores
@@ -18,6 +19,8 @@ def estimate(study: Study, workers: int | None = None) -> str:
         study: The study.
         workers: Workers to reckon with besides this machine's cores; None for 64.
     """
+    if workers is not None:
+        check_count("workers", workers)
     work = study.worker()
     cells = study.cells()
     later = [] if study.foreseen is None else [c for c in study.foreseen() if c not in cells]
@@ -25,14 +28,18 @@ def estimate(study: Study, workers: int | None = None) -> str:
     for cell in [*cells, *later]:
         units.setdefault(work.unit(cell), []).append(cell)
     speed = machine_speed()
-    seconds = sum(max(work.cost(cell) for cell in mine) for mine in units.values()) / speed
+    costs = [max(work.cost(cell) for cell in mine) / speed for mine in units.values()]
+    seconds, longest = sum(costs), max(costs, default=0.0)
     here, there = cores(), workers or 64
     lines = [
         f"{study.name}: {len(cells)} cells"
         + (f" and about {len(later)} more that follow from their results" if later else "")
         + f", {len(units)} networks",
-        f"about {duration(seconds)} of one core like these: {duration(seconds / here)} on the "
-        f"{here} here, {duration(seconds / there)} on {there}",
+        f"about {duration(seconds)} of one core like these: "
+        + ", ".join(
+            f"{duration(max(seconds / number, longest))} on {what}"
+            for number, what in ((here, f"the {here} here"), (there, str(there)))
+        ),
     ]
     memory = getattr(work, "memory", None)
     if memory is not None and cells:

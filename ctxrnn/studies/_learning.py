@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ctxrnn import TrainConfig
 from ctxrnn._catalogue import check_variant
 from ctxrnn._checks import check_count, check_fraction
+from ctxrnn.studies._common import PAPER, SMOKE, network_interval
 from ctxrnn.studies._configured import to_dict
 from ctxrnn.studies._networks import NetworkSettings
 from ctxrnn.studies._recipes import Recipe
@@ -76,8 +77,6 @@ def _tables(settings: LearningSettings, tables: Tables) -> dict[str, pd.DataFram
     """Make one row per variant: accuracy, worst task, tasks solved, steps to criterion."""
     import pandas as pd
 
-    from ctxrnn.analysis import bootstrap_interval
-
     solved = tables["accuracy"].assign(solved=tables["accuracy"]["relative"] >= settings.theta)
     curves = tables["learning"]
     rows = []
@@ -89,7 +88,7 @@ def _tables(settings: LearningSettings, tables: Tables) -> dict[str, pd.DataFram
             "networks": len(cells),
         }
         for name in ("relative_mean", "relative_min"):
-            interval = bootstrap_interval(cells[name].to_numpy())
+            interval = network_interval(cells[name])
             row |= {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
         row["solved"] = float(solved.loc[solved["variant"] == variant, "solved"].mean())
         mine = curves[(curves["variant"] == variant) & (curves["relative_mean"] >= settings.theta)]
@@ -126,13 +125,7 @@ RECIPE = Recipe(
             variants=("none", "e-add", "s-sym", "es-add-sym"),
             size=12,
             seeds=2,
-            base=NetworkSettings(
-                tasks=("go", "anti", "dms", "dnms"),
-                train=TrainConfig(
-                    steps=40, batch=32, learning_rate=3e-3, evaluate_every=20, evaluation_trials=64
-                ),
-                test_trials=32,
-            ),
+            base=SMOKE,
         ),
         "quick": LearningSettings(
             base=NetworkSettings(
@@ -145,19 +138,7 @@ RECIPE = Recipe(
         "paper": LearningSettings(
             size=256,
             seeds=10,
-            base=NetworkSettings(
-                tasks=(
-                    "go", "rtgo", "dlygo", "anti", "rtanti", "dlyanti", "dm1", "dm2", "ctxdm1",
-                    "ctxdm2", "multidm", "dlydm1", "dlydm2", "ctxdlydm1", "ctxdlydm2",
-                    "multidlydm", "dms", "dnms", "dmc", "dnmc",
-                ),
-                dt=20.0,
-                ring=16,
-                train=TrainConfig(
-                    steps=2000, learning_rate=1e-3, evaluate_every=1000, evaluation_trials=2000
-                ),
-                steps_per_task=1000,
-            ),
+            base=PAPER,
         ),
     },
 )  # fmt: skip

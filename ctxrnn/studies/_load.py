@@ -11,13 +11,19 @@ import numpy as np
 
 from ctxrnn._checks import check_positive
 from ctxrnn.studies._common import (
+    FEWEST,
+    PAIR,
     PAPER,
     QUICK,
     SMOKE,
+    averaged,
     check_arms,
+    clusters,
+    comparison_table,
     comparisons,
     mixture,
     mixture_seconds,
+    network_interval,
     replicates,
     sentence,
 )
@@ -102,37 +108,48 @@ def _tables(settings: LoadSettings, tables: Tables) -> dict[str, pd.DataFrame]:
     """Add the load K / K*(N) to every network; relate area to load, and to clean accuracy."""
     import pandas as pd
 
-    from ctxrnn.analysis import bootstrap_interval, capacity
+    from ctxrnn.analysis import capacity
 
     cells = tables["cells"]
     found = capacity(cells, settings.theta, units="size", parameters="parameters", continuous=True)
     networks = cells.merge(
         found[["variant", "size", "capacity", "flag"]], on=["variant", "size"], how="left"
     )
-    # Below its smallest K a capacity is not known, and neither is the load.
-    known = networks["flag"] != "below"
+    # A capacity outside the range of K is not known, and neither is the load.
+    known = networks["flag"] == ""
     networks["load"] = np.where(known, networks["tasks"] / networks["capacity"], np.nan)
     rows = []
     for variant, part in networks.groupby("variant", sort=False):
         for measure in ("area", "area_relative"):
-            slopes = []
-            for _, one in part.dropna(subset=["load", measure]).groupby(["order", "seed"]):
-                if one["load"].nunique() >= 3:
-                    slopes.append(np.polyfit(np.log2(one["load"]), one[measure], 1)[0])
+            slopes = _slopes(part, measure)
             if slopes:
-                interval = bootstrap_interval(np.asarray(slopes))
+                interval = network_interval(slopes)
                 rows.append(
                     {
                         "variant": variant, "measure": measure, "slope": interval.mean,
                         "low": interval.low, "high": interval.high, "n": interval.count,
-                        "claim": interval.excludes_zero and interval.count >= 5,
+                        "claim": interval.excludes_zero and interval.count >= FEWEST,
                     }
                 )  # fmt: skip
     made = {"networks": networks, "capacity": found, "relation": pd.DataFrame(rows)}
-    mean = networks.groupby(["order", "seed", "variant"], sort=False)[["area", "area_relative"]]
     names = {"area": "area A", "area_relative": "A / clean"}
-    compared = comparisons(mean.mean().reset_index(), names, settings.variants)
-    return made | {"comparisons": pd.DataFrame(compared)}
+    compared = comparisons(averaged(networks, names, ["size", "tasks"]), names, settings.variants)
+    return made | {"comparisons": comparison_table(compared)}
+
+
+def _slopes(networks: pd.DataFrame, measure: str) -> list[float]:
+    """Return the change of a measure with each doubling of the load, per independent replicate.
+
+    Fitted over K within a replicate and a size, where the load is proportional to K; sizes differ
+    in much else. Averaged over sizes, then over the seeds of a task order.
+    """
+    found: dict[Any, list[float]] = {}
+    group = clusters(networks)
+    for key, one in networks.dropna(subset=["load", measure]).groupby([*PAIR, "size"]):
+        if one["tasks"].nunique() >= 3:
+            slope = float(np.polyfit(np.log2(one["load"]), one[measure], 1)[0])
+            found.setdefault(key[0] if group else key[:2], []).append(slope)
+    return [float(np.mean(slopes)) for slopes in found.values()]
 
 
 def _figure(settings: LoadSettings, tables: Tables) -> Mapping[str, Any]:

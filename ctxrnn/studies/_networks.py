@@ -35,7 +35,7 @@ from ctxrnn._checkpoint import as_json, read_tensors
 from ctxrnn._checks import check_count, check_not_negative, check_positive, unknown_name
 from ctxrnn.studies._cells import Cell
 from ctxrnn.studies._cost import memory_bytes, training_seconds
-from ctxrnn.studies._desk import Desk, as_result, stops
+from ctxrnn.studies._desk import Desk, as_result, check_names, stops
 from ctxrnn.studies._grouping import TOGETHER
 from ctxrnn.studies._store import Result
 
@@ -177,9 +177,10 @@ def plan_network(base: NetworkSettings, cell: Mapping[str, Any]) -> Plan:
     the most units whose parameters do not exceed those of e-add at N = size; M3: N = size, and in
     combinations each pathway acts on half of the units); `tasks` (K) and `order` (which random
     order of the pool; tasks are its first K); `seed` (number of the network); `budget` (factor on
-    the steps); `training` ("clean" or "ambiguous"); any field of `TrainConfig` or of
-    `NetworkSettings`, `tau_e`, `tau_s`, and any option of the variant. All others only
-    label the cell. A value of None leaves the default.
+    the steps); `training` ("clean" or "ambiguous"); any field of `TrainConfig`; `dt`, `ring`,
+    `input_noise`, `tau`, `noise`, `form`, `nonlinearity`, `bank`, `tau_e`, `tau_s`; and any option
+    of the variant. All others, misspelt ones too, only label the cell. A value of None leaves the
+    default.
 
     Raises:
         ValueError: If the variant or the size is missing, or a value is out of range.
@@ -340,16 +341,16 @@ class Networks:
         self, cells: Sequence[Cell], desk: Desk
     ) -> Iterator[tuple[Cell, Result | Exception]]:
         """Train, save, test and measure; yield each cell as soon as it is measured."""
-        started = time.perf_counter()
+        started = time.process_time()
         device = _device(self.base.device)
         wanted: dict[str, tuple[Plan, list[Cell]]] = {}
         for cell in cells:
             plan = self.plan(cell)
             wanted.setdefault(plan.identity, (plan, []))[1].append(cell)
         ready = self._trained(list(wanted.values()), desk, device)
-        each = (time.perf_counter() - started) / len(cells)
+        each = (time.process_time() - started) / len(cells)
         for (plan, mine), (network, history) in zip(wanted.values(), ready, strict=True):
-            started = time.perf_counter()
+            started = time.process_time()
             file = f"networks/{plan.name}.safetensors"
             try:
                 clean = clean_test(network, tasks_of(plan), history, plan, self.base.test_trials)
@@ -359,13 +360,15 @@ class Networks:
                 yield from ((cell, error) for cell in mine)
                 continue
             clean["network"] = file
-            testing = (time.perf_counter() - started) / len(mine)
+            testing = (time.process_time() - started) / len(mine)
             for cell in mine:
-                started = time.perf_counter()
+                started = time.process_time()
                 outcome: Result | Exception
                 try:
                     measured = self._measured(network, history, plan, cell)
-                    seconds = each + testing + time.perf_counter() - started
+                    check_names(measured, cell, "the cell")
+                    check_names(measured, clean, "the clean test")
+                    seconds = each + testing + time.process_time() - started
                     outcome = as_result({**clean, **measured}, files=(file,), seconds=seconds)
                 except Exception as error:
                     if stops(error):

@@ -10,15 +10,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ctxrnn import derive_seed, parameter_count
-from ctxrnn._checks import check_fraction, check_positive
+from ctxrnn._checks import check_fraction, check_positive, unknown_name
 from ctxrnn.studies._cells import Cell, cell_key, expand
 from ctxrnn.studies._common import (
     PAIR,
     PAPER,
     QUICK,
     SMOKE,
+    averaged,
     check_arms,
+    clusters,
+    comparison_table,
     comparisons,
+    interval_row,
+    network_interval,
     replicates,
     sentence,
     with_train,
@@ -31,6 +36,11 @@ from ctxrnn.studies._study import Study
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+_FINE = (
+    8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,9 @@ class PackingSettings:
     def __post_init__(self) -> None:
         check_arms(self.variants, orders=self.orders, seeds=self.seeds)
         check_fraction("guard", self.guard)
+        for matching in (*self.matchings, *self.bisected):
+            if matching not in MATCHINGS:
+                raise unknown_name("matching", matching, MATCHINGS)
         for name in ("theta", *(["thetas"] if self.thetas else [])):
             for value in (self.theta,) if name == "theta" else self.thetas:
                 check_positive(name, value)
@@ -231,15 +244,19 @@ def _tables(settings: PackingSettings, tables: Tables) -> dict[str, pd.DataFrame
     from ctxrnn.analysis import capacity, packing_exponent, size_needed
 
     cells = tables["cells"].copy()
-    for theta in settings.thetas:
+    thetas = sorted({settings.theta, *settings.thetas})
+    for theta in thetas:
         solved = tables["accuracy"].assign(solved=lambda t: t["relative"] >= theta)  # noqa: B023
         axes = [*_CHAIN, "size", "learning_rate", "budget"]
         share = solved.groupby(axes)["solved"].mean().rename(f"solved_{theta:g}")
         cells = cells.merge(share.reset_index(), on=axes)
-    arms_table = _expanded(settings, _best(cells[cells["budget"] == 1]))
+    plain = cells[cells["budget"] == 1]
+    if not len(plain):
+        return {}
+    arms_table = _expanded(settings, _best(plain))
     made: dict[str, pd.DataFrame] = {"best": arms_table}
     on_map = arms_table[arms_table["size"].isin(settings.sizes)]
-    columns = {f"solved_{theta:g}": "median" for theta in settings.thetas}
+    columns = {f"solved_{theta:g}": "median" for theta in thetas}
     made["map"] = (
         on_map.groupby(["matching", "variant", "tasks", "size"], sort=False)
         .agg({"relative_min": "median", **columns, "parameters": "mean", "seed": "size"})
@@ -253,11 +270,14 @@ def _tables(settings: PackingSettings, tables: Tables) -> dict[str, pd.DataFrame
     }
     for name, (function, rows, more) in kinds.items():
         parts = [
-            function(part, theta, units="size", **more).assign(matching=matching, theta=theta)
+            function(part, theta, units="size", groups=clusters(part), **more).assign(
+                matching=matching, theta=theta
+            )
             for matching, part in rows.groupby("matching", sort=False)
-            for theta in settings.thetas
+            for theta in thetas
         ]
         made[name] = pd.concat(parts, ignore_index=True)
+    made["areas"] = _areas(settings, on_map)
     made["comparisons"] = _comparisons(settings, on_map)
     if (cells["budget"] == 2).any():
         made |= _guarded(settings, cells)
@@ -289,20 +309,37 @@ def _expanded(settings: PackingSettings, best: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def _comparisons(settings: PackingSettings, on_map: pd.DataFrame) -> pd.DataFrame:
-    """Compare the arms: mean over the map of the solved fraction and of the worst task."""
+def _areas(settings: PackingSettings, on_map: pd.DataFrame) -> pd.DataFrame:
+    """Measure the packing area of each arm at each K: the mean of f over the sizes in log N."""
     import pandas as pd
 
+    from ctxrnn.analysis import packing_area
+
+    column = f"solved_{settings.theta:g}"
+    rows = []
+    for labels, part in on_map.groupby(["matching", "variant", "tasks"], sort=False):
+        found = [
+            packing_area(one["size"], one[column])
+            for _, one in part.groupby(PAIR)
+            if len(one) == len(settings.sizes) > 1
+        ]
+        interval = network_interval(found)
+        rows.append(
+            dict(zip(("matching", "variant", "tasks"), labels, strict=True))
+            | interval_row("area", interval)
+        )
+    return pd.DataFrame(rows)
+
+
+def _comparisons(settings: PackingSettings, on_map: pd.DataFrame) -> pd.DataFrame:
+    """Compare the arms: mean over the map of the solved fraction and of the worst task."""
     rows = []
     column = f"solved_{settings.theta:g}"
-    if column not in on_map:
-        column = f"solved_{settings.thetas[0]:g}"
+    names = {column: f"tasks solved at {settings.theta:g}", "relative_min": "worst task"}
     for matching, part in on_map.groupby("matching", sort=False):
-        mean = part.groupby([*PAIR, "variant"], sort=False)[[column, "relative_min"]]
-        table = mean.mean().reset_index()
-        names = {column: f"tasks solved at {column[7:]}", "relative_min": "worst task"}
+        table = averaged(part, names, ["size", "tasks"])
         rows += comparisons(table, names, settings.variants, matching=matching)
-    return pd.DataFrame(rows)
+    return comparison_table(rows, "matching")
 
 
 def _guarded(settings: PackingSettings, cells: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -312,7 +349,11 @@ def _guarded(settings: PackingSettings, cells: pd.DataFrame) -> dict[str, pd.Dat
     from ctxrnn.analysis import optimisation_guard
 
     axes = [*_CHAIN, "size", "learning_rate"]
-    found = optimisation_guard(cells, trials=settings.base.test_trials, on=axes)
+    if not cells.duplicated(axes).any():
+        return {}
+    found = optimisation_guard(
+        cells, trials=settings.base.test_trials, on=axes, groups=clusters(cells)
+    )
     rise = found.rise
     summary = {
         "cells": found.cells,
@@ -339,22 +380,29 @@ def _findings(settings: PackingSettings, tables: Tables) -> Sequence[str]:
         f"{settings.theta:g} of the ceiling on the worst task, better of {len(settings.rates)} "
         "learning rates."
     ]
-    first = settings.matchings[0]
+    if "sizes" not in tables:
+        return lines
+    trained = set(arms(settings))
     for row in tables["sizes"].to_dict("records"):
-        if row["theta"] == settings.theta and _told(row, first):
+        if row["theta"] == settings.theta and (row["variant"], row["matching"]) in trained:
             lines.append(
                 f"{row['matching']}, {row['variant']}, K = {row['tasks']}: N* "
                 + _size(row)
                 + f" (n = {row['replicates']})"
             )
     for row in tables["exponents"].to_dict("records"):
-        if row["theta"] == settings.theta and _told(row, first) and row["points"] >= 3:
+        if (
+            row["theta"] == settings.theta
+            and (row["variant"], row["matching"]) in trained
+            and row["points"] >= 3
+        ):
             lines.append(
                 f"{row['matching']}, {row['variant']}: N* grows as K^{row['gamma']:.2f} "
                 f"[{row['low']:.2f}, {row['high']:.2f}], from {row['points']} K"
             )
     for row in tables["comparisons"].to_dict("records"):
-        if row["a"].startswith("es") or row["matching"] == first:
+        mine = {row["a"], *(row["b"].removeprefix("best of ").split(", "))}
+        if any((variant, row["matching"]) in trained for variant in mine):
             lines.append(sentence(row, f"{row['matching']}, mean over the map, "))
     if "guard" in tables:
         row = tables["guard"].iloc[0]
@@ -366,11 +414,6 @@ def _findings(settings: PackingSettings, tables: Tables) -> Sequence[str]:
             "sizes and capacities here are limits of this training, not of the networks."
         )
     return lines
-
-
-def _told(row: Mapping[str, Any], first: str) -> bool:
-    """Tell whether a row is not the repetition of a network that stands in every matching."""
-    return bool(row["matching"] == first or str(row["variant"]).startswith("es"))
 
 
 def _size(row: Mapping[str, Any]) -> str:
@@ -411,6 +454,7 @@ RECIPE = Recipe(
             orders=5,
             seeds=2,
             rates=(1e-3, 3e-3),
+            grid=_FINE,
             bisected=("M1", "M2", "M3"),
             base=PAPER,
         ),

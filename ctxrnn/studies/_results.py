@@ -6,11 +6,12 @@ import contextlib
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import filelock
+from safetensors import SafetensorError, safe_open
 
 from ctxrnn._checkpoint import as_json, write_atomically
 from ctxrnn._run import difference
@@ -36,11 +37,16 @@ class ResultsFolder:
         self.path = Path(path)
 
     @contextlib.contextmanager
-    def claimed(self, settings: Mapping[str, Any]) -> Iterator[Store]:
+    def claimed(
+        self,
+        settings: Mapping[str, Any],
+        completed: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
+    ) -> Iterator[Store]:
         """Make the folder ours while we write to it.
 
         Args:
             settings: JSON-able settings of the study.
+            completed: Fills settings of an older version with the defaults of later ones.
 
         Raises:
             ValueError: If it holds other things, or a study with other settings (says which).
@@ -56,7 +62,7 @@ class ResultsFolder:
                 "with --out"
             ) from error
         try:
-            self._check(as_json(settings))
+            self._check(as_json(settings), completed)
             self._sweep()
             owner = {"process": os.getpid(), "host": platform.node()}
             self.write_json(_OWNER, owner)
@@ -99,10 +105,17 @@ class ResultsFolder:
             for part in (self.path / folder).glob(".*.part"):
                 part.unlink(missing_ok=True)
 
-    def _check(self, settings: Mapping[str, Any]) -> None:
+    def _check(
+        self,
+        settings: Mapping[str, Any],
+        completed: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None,
+    ) -> None:
         if not (self.path / SETTINGS).exists():
             return
-        differing = difference(self.settings(), settings)
+        before: Mapping[str, Any] = self.settings()
+        differing = difference(before, settings)
+        if differing and completed is not None:
+            differing = difference(as_json(completed(before)), settings)
         if differing:
             raise ValueError(
                 f"{self.path} holds results with other settings: {differing}. Choose a new folder "
@@ -145,8 +158,8 @@ class ResultsFolder:
         return Store(self.path / STORE)
 
     def whole(self, row: Row) -> bool:
-        """Tell whether all files of a finished cell are there."""
-        return all((self.path / name).exists() for name in row.record.get("files", ()))
+        """Tell whether all files of a finished cell are there, networks uncut."""
+        return all(_uncut(self.path / name) for name in row.record.get("files", ()))
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file, atomically."""
@@ -155,8 +168,38 @@ class ResultsFolder:
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
         """Write a table as Parquet and as CSV, atomically."""
-        write_atomically(self.path / f"{name}.parquet", table.to_parquet(index=False))
+        write_atomically(self.path / f"{name}.parquet", _alike(table).to_parquet(index=False))
         write_atomically(self.path / f"{name}.csv", table.to_csv(index=False).encode())
+
+
+def _uncut(path: Path) -> bool:
+    if not path.exists() or path.suffix != ".safetensors":
+        return path.exists()
+    try:
+        with safe_open(path, framework="pt"):
+            return True
+    except (SafetensorError, OSError, ValueError):
+        return False
+
+
+def _alike(table: pd.DataFrame) -> pd.DataFrame:
+    """Write columns of several types, which Parquet cannot hold, as text."""
+    mixed = [
+        name
+        for name in table
+        if table[name].dtype == object
+        and len(
+            {
+                str if isinstance(v, str) else bool if isinstance(v, bool) else float
+                for v in table[name]
+                if v is not None and v == v
+            }
+        )
+        > 1
+    ]
+    return table.assign(
+        **{name: table[name].map(lambda v: v if v is None else str(v)) for name in mixed}
+    )
 
 
 def as_tables(rows: list[Row]) -> Tables:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import os
 import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from ctxrnn._checkpoint import as_json, versions, write_atomically
 from ctxrnn._checks import check_count, unknown_name
 from ctxrnn.studies._cells import Axes, Cell, cell_key, checked, expand
 from ctxrnn.studies._configured import changed, parsed
-from ctxrnn.studies._desk import EachCell, Event, Work
+from ctxrnn.studies._desk import EachCell, Event, Work, stops
 from ctxrnn.studies._grouping import grouped
 from ctxrnn.studies._local import Executor, InlineExecutor, LocalExecutor
 from ctxrnn.studies._networks import Measure, Networks, NetworkSettings
@@ -114,6 +115,11 @@ class Study:
             assignments: `name=value` each: an axis of the grid (`units=16,32`) or a setting of
                 `base` (`train.steps=500`, or `steps=500`).
         """
+        if self.settings is not None:
+            raise ValueError(
+                f"{self.name} has settings of its own: change them with "
+                f"ctxrnn.studies.study({self.name!r}, scale, [...])"
+            )
         grid: Any = self.grid
         rest = []
         for assignment in assignments:
@@ -124,6 +130,11 @@ class Study:
                 grid = {**grid, name: parsed(text, sequence=True, verbatim=words)}
             else:
                 rest.append(assignment)
+        if rest and self.work is not None:
+            raise ValueError(
+                f"{self.name} computes its cells with a function of its own: only the axes of its "
+                f"grid can be set, got {', '.join(rest)}"
+            )
         return dataclasses.replace(self, grid=grid, base=changed(self.base, rest))
 
     def run(
@@ -169,7 +180,7 @@ class Study:
             "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
             "workers": chosen.slots,
         }
-        with results.claimed(self.identity()) as store:
+        with results.claimed(self.identity(), completed) as store:
             run = store.start(provenance)
             _Drive(self, results, store, chosen, run, progress).go()
             tables = self._export(results, store)
@@ -180,9 +191,9 @@ class Study:
         with ResultsFolder(folder).store() as store:
             rows = store.rows()
         tables = as_tables(rows)
+        failed = failures(rows)
         if self.tables is not None and len(tables["cells"]):
             tables |= dict(self.tables(tables))
-        failed = failures(rows)
         return tables | ({"failures": failed} if len(failed) else {})
 
     def figures(self, tables: Tables) -> dict[str, plots.Figure]:
@@ -198,29 +209,76 @@ class Study:
     def export(self, folder: str | Path) -> Tables:
         """Write tables (Parquet, CSV), figures (PDF, PNG) and findings from a folder's records."""
         results = ResultsFolder(folder)
-        with results.claimed(self.identity()) as store:
+        with results.claimed(self.identity(), completed) as store:
             return self._export(results, store)
 
     def _export(self, results: ResultsFolder, store: Store) -> Tables:
-        from ctxrnn.analysis import plots
-
-        tables = self.load(results.path)
+        """Write what the records give; what goes wrong beyond them is told, and stops nothing."""
+        rows = store.rows()
+        tables = as_tables(rows)
+        failed = failures(rows)
+        with _warned(results, "the study's own tables"):
+            if self.tables is not None and len(tables["cells"]):
+                tables |= dict(self.tables(tables))
+        tables |= {"failures": failed} if len(failed) else {}
         for name, table in tables.items():
             results.write_table(name, table)
+        seconds = sum(row.seconds for row in rows)
+        results.write_json(
+            "provenance.json", {"runs": store.runs(), "seconds of all cells": round(seconds, 1)}
+        )
+        with _warned(results, "the findings"):
+            if self.findings is not None and len(tables["cells"]):
+                lines = [*_unfinished(store.counts()), *self.findings(tables)]
+                text = "\n".join(lines) + "\n"
+                write_atomically(results.path / "findings.txt", text.encode())
+        with _warned(results, "the figures"):
+            self._draw(results, tables)
+        return tables
+
+    def _draw(self, results: ResultsFolder, tables: Tables) -> None:
+        from ctxrnn.analysis import plots
+
         drawn = self.figures(tables)
         if drawn:
             (results.path / "figures").mkdir(exist_ok=True)
         for name, figure in drawn.items():
             plots.save_figure(figure, results.path / "figures" / name)
-        if self.findings is not None and len(tables["cells"]):
-            text = "\n".join(self.findings(tables)) + "\n"
-            write_atomically(results.path / "findings.txt", text.encode())
-        runs = store.runs()
-        seconds = sum(row.seconds for row in store.rows("done"))
-        results.write_json(
-            "provenance.json", {"runs": runs, "seconds of all cells": round(seconds, 1)}
-        )
-        return tables
+
+
+@contextlib.contextmanager
+def _warned(results: ResultsFolder, what: str) -> Iterator[None]:
+    """Tell an error in what is made from the records, which are safe."""
+    try:
+        yield
+    except Exception as error:
+        if stops(error):
+            raise
+        logger.warning(
+            "%s could not be made: %s: %s. The records are whole; `ctxrnn --debug study export "
+            "%s` tries again",
+            what, type(error).__name__, " ".join(str(error).split()), results.path,
+        )  # fmt: skip
+        logger.debug("traceback", exc_info=True)
+
+
+def _unfinished(counts: Mapping[str, int]) -> list[str]:
+    """Say in front of the findings that cells are missing."""
+    missing = {name: number for name, number in counts.items() if name != "done" and number}
+    if not missing:
+        return []
+    told = ", ".join(f"{number} {name}" for name, number in missing.items())
+    return [f"UNFINISHED: {counts['done']} of {sum(counts.values())} cells are done; {told}."]
+
+
+def completed(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Fill a folder's settings with the defaults of those that this version has added."""
+    from ctxrnn.studies._recipes import from_settings
+
+    try:
+        return from_settings(settings).identity()
+    except (ValueError, TypeError):  # a study of the user's own, or settings of another version
+        return settings
 
 
 def _without_device(settings: dict[str, Any]) -> dict[str, Any]:

@@ -14,9 +14,11 @@ from ctxrnn.studies._common import (
     QUICK,
     SMOKE,
     check_arms,
+    comparison_table,
     comparisons,
     mixture,
     mixture_seconds,
+    network_interval,
     replicates,
     sentence,
 )
@@ -64,6 +66,10 @@ class SynergySettings:
     base: NetworkSettings = QUICK
 
     def __post_init__(self) -> None:
+        if self.orders != 1:
+            raise ValueError(
+                f"orders must be 1, since the tasks are the whole pool: got {self.orders}"
+            )
         check_arms(self.variants, orders=self.orders, seeds=self.seeds, trials=self.trials)
         for arm in self.arms:
             if arm not in ARMS:
@@ -136,8 +142,6 @@ def _measure(trained: Trained, levels: Sequence[float], trials: int) -> dict[str
 
 def _tables(settings: SynergySettings, tables: Tables) -> dict[str, pd.DataFrame]:
     """Compare the arms: synergy of area and accuracy for every size and way of training."""
-    import pandas as pd
-
     cells = tables["cells"]
     names = {
         "area": "area A",
@@ -155,14 +159,15 @@ def _tables(settings: SynergySettings, tables: Tables) -> dict[str, pd.DataFrame
             found = comparisons(mine, names, settings.variants, arm=arm, size=int(size))
             kept = [row for row in found if row["a"].startswith("es") or arm == others]
             rows += kept
-    return {"comparisons": pd.DataFrame(rows), "contributions": _contributions(cells)}
+    return {
+        "comparisons": comparison_table(rows, "arm", "size"),
+        "contributions": _contributions(cells),
+    }
 
 
 def _contributions(cells: pd.DataFrame) -> pd.DataFrame:
     """Return what each pathway of the combinations contributes, with intervals over networks."""
     import pandas as pd
-
-    from ctxrnn.analysis import bootstrap_interval
 
     rows = []
     both = cells[cells["variant"].str.startswith("es")]
@@ -183,7 +188,7 @@ def _contributions(cells: pd.DataFrame) -> pd.DataFrame:
     ]
     for (variant, arm, size), part in both.groupby(["variant", "arm", "size"], sort=False):
         for column in columns:
-            interval = bootstrap_interval(part[column].to_numpy(dtype=float))
+            interval = network_interval(part[column])
             rows.append(
                 {
                     "variant": variant, "arm": arm, "size": size, "measure": column,
@@ -191,7 +196,8 @@ def _contributions(cells: pd.DataFrame) -> pd.DataFrame:
                     "n": interval.count,
                 }
             )  # fmt: skip
-    return pd.DataFrame(rows)
+    names = ["variant", "arm", "size", "measure", "mean", "low", "high", "n"]
+    return pd.DataFrame(rows, columns=names)
 
 
 def _figure(settings: SynergySettings, tables: Tables) -> Mapping[str, Any]:

@@ -14,6 +14,8 @@ from ctxrnn.studies._common import (
     SMOKE,
     check_arms,
     comparison_row,
+    comparison_table,
+    network_interval,
     replicates,
     sentence,
 )
@@ -63,6 +65,10 @@ class TimescalesSettings:
     base: NetworkSettings = QUICK
 
     def __post_init__(self) -> None:
+        if self.orders != 1:
+            raise ValueError(
+                f"orders must be 1, since the tasks are the whole pool: got {self.orders}"
+            )
         check_arms(self.variants, orders=self.orders, seeds=self.seeds, trials=self.trials)
         for variant in self.variants:
             if not variant.startswith("es"):
@@ -139,7 +145,7 @@ def _tables(settings: TimescalesSettings, tables: Tables) -> dict[str, pd.DataFr
     """Make maps over (tau_e, tau_s), and compare fast e with slow s, and both fast, both slow."""
     import pandas as pd
 
-    from ctxrnn.analysis import bootstrap_interval, paired_difference
+    from ctxrnn.analysis import paired_difference
 
     taus = [factor * settings.base.tau for factor in settings.taus]
     switch, noise = tables["switch"], tables["noise"]
@@ -156,7 +162,7 @@ def _tables(settings: TimescalesSettings, tables: Tables) -> dict[str, pd.DataFr
     costs = pd.concat([costs, total], ignore_index=True)
     maps = []
     for labels, part in costs.groupby(["variant", "measure", "tau_e", "tau_s"], sort=False):
-        interval = bootstrap_interval(part["cost"].to_numpy())
+        interval = network_interval(part["cost"])
         maps.append(
             {
                 **dict(zip(("variant", "measure", "tau_e", "tau_s"), labels, strict=True)),
@@ -179,7 +185,7 @@ def _tables(settings: TimescalesSettings, tables: Tables) -> dict[str, pd.DataFr
             found = paired_difference(wide[first].to_numpy(), wide[second].to_numpy())
             labels = {"variant": variant, "measure": str(measure), "kind": "paired", "a": a, "b": b}
             rows.append(comparison_row(found, **labels))
-    return {"maps": pd.DataFrame(maps), "comparisons": pd.DataFrame(rows)}
+    return {"maps": pd.DataFrame(maps), "comparisons": comparison_table(rows, "variant")}
 
 
 def _figure(settings: TimescalesSettings, tables: Tables) -> Mapping[str, Any]:

@@ -69,9 +69,9 @@ def main() -> NoReturn:
     channel = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     inbox: queue.Queue[Any] = queue.Queue()
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    threading.Thread(target=_listen, args=(sys.stdin.buffer, inbox), daemon=True).start()
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        threading.Thread(target=_listen, args=(sys.stdin.buffer, inbox), daemon=True).start()
         _serve(inbox, channel)
     except KeyboardInterrupt:
         with contextlib.suppress(OSError):

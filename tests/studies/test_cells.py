@@ -3,10 +3,9 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
-from ctxrnn.studies._cells import cell_key, cell_name, cell_text, checked, expand
+from ctxrnn.studies._cells import cell_key, cell_text, checked, expand
 
 VALUES = (
     st.none()
@@ -73,16 +72,6 @@ def test_bad_cells_are_refused(cells, message):
 def test_key_does_not_depend_on_the_order_of_axes_but_on_types():
     assert cell_key({"a": 1, "b": 2}) == cell_key({"b": 2, "a": 1})
     assert len({cell_key({"a": value}) for value in (1, 1.0, True, "1", None)}) == 5
-
-
-@given(st.lists(st.tuples(VALUES, VALUES), min_size=2, max_size=8))
-def test_names_of_files_are_legal_and_differ_where_cells_differ(values):
-    cells = checked({"a": a, "b": b} for a, b in values)
-    names = [cell_name(cell) for cell in cells]
-    assert len({name.lower() for name in names}) == len(cells)
-    for name in names:
-        assert re.fullmatch(r"[A-Za-z0-9.=+_-]{1,120}", name)
-        assert name.strip(".")
 
 
 def test_text_is_for_people():
