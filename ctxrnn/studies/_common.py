@@ -181,11 +181,11 @@ def comparison_row(found: Any, independent: int | None = None, **labels: Any) ->
 
     Args:
         found: The result.
-        independent: Number of independent pairs; None takes what the result says.
+        independent: Number of independent pairs; None takes all pairs.
         labels: Columns to add.
     """
     interval = getattr(found, "difference", None) or found.synergy
-    number = getattr(found, "independent", found.count) if independent is None else independent
+    number = found.count if independent is None else independent
     return {
         **labels,
         **interval_row("difference", interval),
@@ -227,26 +227,33 @@ def comparisons(
     options: dict[str, Any] = {"on": PAIR, "groups": groups}
     arms = [variant for variant in variants if (table["variant"] == variant).any()]
 
-    def told(find: Callable[[], Any], name: str, kind: str, a: str, b: str) -> None:
+    def told(find: Callable[[], Any], column: str, kind: str, compared: tuple[str, ...]) -> None:
         try:
             found = find()
         except ValueError:  # no pair is complete
             return
-        count = found.count if groups is None else table["order"].nunique()
-        rows.append(comparison_row(found, count, **labels, measure=name, kind=kind, a=a, b=b))
+        count = found.count
+        if groups is not None:
+            usable = table[table["variant"].isin(compared) & table[column].notna()]
+            complete = usable.groupby(PAIR)["variant"].nunique() == len(compared)
+            count = complete[complete].index.get_level_values(groups).nunique()
+        a, *parts = compared
+        b = parts[0] if kind == "paired" else f"best of {', '.join(parts)}"
+        words = {"measure": values[column], "kind": kind, "a": a, "b": b}
+        rows.append(comparison_row(found, count, **labels, **words))
 
-    for column, name in values.items():
+    for column in values:
         for place, b in enumerate(arms):
             for a in arms[place + 1 :]:
                 pair = functools.partial(paired, table, column, a=a, b=b, **options)
-                told(pair, name, "paired", a, b)
+                told(pair, column, "paired", (a, b))
         for a in arms:
             parts = parts_of(a, arms) if a.startswith("es") else None
             if parts is not None:
                 gain = functools.partial(
                     synergy, table, column, combined=a, single=parts, **options
                 )
-                told(gain, name, "synergy", a, f"best of {parts[0]}, {parts[1]}")
+                told(gain, column, "synergy", (a, *parts))
     return rows
 
 

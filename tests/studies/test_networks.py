@@ -1,6 +1,7 @@
 import dataclasses
 import random
 import re
+import shutil
 
 import pytest
 import torch
@@ -244,3 +245,27 @@ def test_failing_measure_is_an_error_of_its_cell_and_the_network_is_kept(tmp_pat
     assert told[2].startswith("TypeError: a measure must return a mapping: got int\n")
     assert notes == []
     assert len(list((tmp_path / "networks").iterdir())) == 2
+
+
+@pytest.mark.parametrize("name", ["seed", "relative_mean", "accuracy"])
+def test_measure_may_not_overwrite_the_cell_or_the_clean_test(tmp_path, name):
+    study = Study(
+        "names", {"variant": ["none"], "units": [6], "seed": [0]}, measure=lambda t: {name: 1.0},
+        base=BASE,
+    )  # fmt: skip
+    study.run(tmp_path / "out", executor="inline", progress=False)
+    with ResultsFolder(tmp_path / "out").store() as store:
+        (row,) = store.rows()
+    assert row.status == "failed"
+    assert f"a measure must return names of its own: {name} belongs to the" in row.error
+
+
+def test_network_whose_file_was_cut_is_trained_again(whole, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(whole, out)
+    file = sorted((out / "networks").iterdir())[3]
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+    STUDY.run(out, executor="inline", progress=False)
+    assert len(file.read_bytes()) == len(content)
+    assert_same(whole, out)

@@ -1,3 +1,5 @@
+import dataclasses
+import errno
 import json
 import os
 import re
@@ -11,9 +13,12 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
+from ctxrnn._checkpoint import as_json
 from ctxrnn._cli import main
 from ctxrnn.studies import NetworkSettings, Study
+from ctxrnn.studies import study as packaged
 from ctxrnn.studies._results import ResultsFolder
+from ctxrnn.studies._study import completed
 
 FAILING = {5}
 
@@ -137,6 +142,122 @@ def test_other_grid_or_settings_in_one_folder_are_refused(tmp_path):
     other = Study("other", {"n": [1, 2, 3]}, work=probed)
     with pytest.raises(ValueError, match="study was 'whole', now 'other'"):
         run(other, tmp_path / "out")
+
+
+def fails(*_):
+    raise ZeroDivisionError("no luck")
+
+
+@pytest.mark.parametrize("part", ["tables", "figure", "findings"])
+def test_what_is_made_of_the_records_may_fail_without_losing_them(tmp_path, caplog, part):
+    out = tmp_path / "out"
+    more = {"findings": None} if part == "tables" else {}
+    table = run(dataclasses.replace(WHOLE, **{**more, part: fails}), out)
+    assert table["twice"].tolist() == [2, 4, 6]
+    assert pd.read_csv(out / "cells.csv")["twice"].tolist() == [2, 4, 6]
+    assert (out / "provenance.json").exists()
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(told) == 1
+    assert "could not be made: ZeroDivisionError: no luck. The records are whole" in told[0]
+    assert (out / "figures" / "whole.png").exists() == (part != "figure")
+    WHOLE.export(out)
+    assert (out / "findings.txt").read_text() == "The sum is 12.\n"
+    assert (out / "figures" / "whole.png").exists()
+
+
+def test_full_disk_while_tables_are_written_is_told(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        run(dataclasses.replace(WHOLE, figure=full), tmp_path / "out")
+
+
+def test_findings_of_an_unfinished_study_say_so_first(tmp_path, capsys):
+    study = Study(
+        "part", {"n": [4, 5, 6]}, work=probed, findings=lambda t: [f"{len(t['cells'])} found"]
+    )
+    run(study, tmp_path / "out")
+    told = "UNFINISHED: 2 of 3 cells are done; 1 failed.\n2 found\n"
+    assert (tmp_path / "out" / "findings.txt").read_text() == told
+
+
+@pytest.mark.parametrize(
+    ("grid", "measured"),
+    [
+        ([1, 2], {1: 1.5, 2: "never"}),
+        ([1, "a"], {1: True, "a": 2.0}),
+    ],
+)
+def test_values_of_several_types_are_written(tmp_path, grid, measured):
+    table = run(Study("mixed", {"n": grid}, work=lambda c: {"y": measured[c["n"]]}), tmp_path / "o")
+    assert table["y"].tolist() == list(measured.values())
+    written = pd.read_parquet(tmp_path / "o" / "cells.parquet")
+    assert written["y"].tolist() == [str(value) for value in measured.values()]
+
+
+H = pd.DataFrame({"h": [1, 2]})
+
+
+@pytest.mark.parametrize(
+    ("measured", "message"),
+    [
+        ({"n": 3}, "a measure must return names of its own: n belongs to the cell"),
+        ({"cells": H}, "not like a table of the study .*: got 'cells'"),
+        ({"failures": H}, "not like a table of the study .*: got 'failures'"),
+        ({"../h": H}, r"must be named by letters.*: got '\.\./h'"),
+        ({"h": pd.concat([H, H], axis=1)}, "columns of a measure's table must differ: 'h' has 'h'"),
+    ],
+)
+def test_names_that_would_overwrite_others_fail_the_cell(tmp_path, measured, message):
+    run(Study("names", {"n": [1]}, work=lambda cell: measured), tmp_path / "out")
+    with ResultsFolder(tmp_path / "out").store() as store:
+        (row,) = store.rows()
+    assert row.status == "failed"
+    assert re.search(message, row.error)
+
+
+def test_index_of_a_measured_table_is_kept_as_columns(tmp_path):
+    def work(cell):
+        table = pd.DataFrame({"unit": ["a", "b", "b"], "v": [1, 2, 3]})
+        return {"by": table.groupby("unit").sum()}
+
+    study = Study("index", {"n": [1]}, work=work)
+    run(study, tmp_path / "out")
+    assert study.load(tmp_path / "out")["by"][["unit", "v"]].to_numpy().tolist() == [
+        ["a", 1],
+        ["b", 5],
+    ]
+
+
+def test_axis_may_not_be_named_like_a_column_of_the_table():
+    with pytest.raises(ValueError, match="an axis must not be named 'seconds'"):
+        Study("s", {"seconds": [1]}, work=probed).cells()
+
+
+def test_settings_that_would_do_nothing_are_refused():
+    with pytest.raises(ValueError, match="packing has settings of its own: change them with"):
+        packaged("packing", "smoke").changed(["train.steps=3"])
+    with pytest.raises(ValueError, match="only the axes of its grid can be set, got steps=3"):
+        WHOLE.changed(["n=1", "steps=3"])
+
+
+def test_folder_of_an_older_version_is_taken_if_only_defaults_were_added(tmp_path):
+    study = packaged("learning", "smoke")
+    results = ResultsFolder(tmp_path / "out")
+    before = json.loads(json.dumps(as_json(study.identity())))
+    assert before.pop("theta") is not None
+    assert before["base"].pop("input_noise", "missing") != "missing"
+    with results.claimed(before):
+        pass
+    with results.claimed(study.identity(), completed):
+        pass
+    changed = packaged("learning", "smoke", ["theta=0.5"])
+    with (
+        pytest.raises(ValueError, match=r"theta was .*, now 0\.5"),
+        results.claimed(changed.identity(), completed),
+    ):
+        pass
 
 
 def test_axes_and_settings_are_changed_by_name():
