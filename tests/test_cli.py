@@ -76,3 +76,11 @@ def test_help_teaches_and_loads_nothing_heavy():
     )
     assert done.stdout.splitlines()[-1] == "[]"
     assert "Example: ctxrnn reproduce --scale quick" in done.stdout
+
+
+def test_module_is_the_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "ctxrnn", "models", "--bad"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "No such option" in done.stderr

@@ -156,7 +156,16 @@ def _status(folder: Path) -> None:
             told = ", ".join(f"{name}={value}" for name, value in row.cell.items())
             click.echo(f"failed    {told}: {row.error.splitlines()[0]}")
     if not user and counts["planned"] + counts["failed"] and runs:
-        click.echo(f"go on     {runs[-1].get('command')}")
+        click.echo(f"go on     {_again(str(runs[-1].get('command')), folder)}")
+
+
+def _again(told: str, folder: Path) -> str:
+    """Return the command of the last run, with the folder where it is now."""
+    words = shlex.split(told) if told.startswith("ctxrnn ") else []
+    if "--out" not in words[:-1]:
+        return told
+    words[words.index("--out") + 1] = str(folder)
+    return shlex.join(words)
 
 
 @click.command(epilog="Example: ctxrnn study export results/packing-quick")

@@ -83,12 +83,18 @@ class _Process:
     """One worker process, and the thread that reads what it says."""
 
     def __init__(self, slot: int, setup: dict[str, Any], inbox: queue.Queue[Any]) -> None:
-        self.slot, self.ready = slot, False
+        self.slot, self.ready, self.idle = slot, False, False
         self.left: dict[str, Cell] = {}
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        # Our modules come from where they come here, not from a folder of the same name in the
+        # current one.
+        program = (
+            f"import sys; sys.path[:] = {setup['path']!r}; "
+            "from ctxrnn.studies._worker import main; main()"
+        )
         # A session of its own: Ctrl-C reaches the parent alone, which tells its workers.
         self.process = subprocess.Popen(
-            [sys.executable, "-c", "from ctxrnn.studies._worker import main; main()"],
+            [sys.executable, "-c", program],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
@@ -111,7 +117,7 @@ class _Process:
                 send(self.process.stdin, message)
 
     def give(self, group: Sequence[Cell]) -> None:
-        self.left = {cell_key(cell): cell for cell in group}
+        self.left, self.idle = {cell_key(cell): cell for cell in group}, False
         self.tell(("group", list(group)))
 
     def ended(self) -> str:
@@ -186,6 +192,7 @@ class _Crew:
             self.emit(message)
 
     def _next(self, process: _Process) -> None:
+        process.idle = not self.waiting
         if self.waiting:
             group = self.waiting.popleft()
             self.started += 1
@@ -215,6 +222,9 @@ class _Crew:
             self.waiting.extendleft([cell] for cell in reversed(left))
         elif left:
             self.waiting.appendleft(left)
+        for other in self.crew.values():
+            if other.idle:
+                self._next(other)
         if self.waiting:
             self._start(process.slot)
 

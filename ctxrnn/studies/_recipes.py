@@ -103,6 +103,10 @@ def from_file(path: Path, scale: str) -> Study:
         raise ValueError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    # Modules beside it can be imported, here and in workers, as in any script.
+    beside = str(path.resolve().parent)
+    if beside not in sys.path:
+        sys.path.append(beside)
     spec.loader.exec_module(module)
     # Workers have no such module: its functions travel with the study.
     cloudpickle.register_pickle_by_value(module)

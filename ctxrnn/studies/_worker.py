@@ -91,8 +91,6 @@ def _serve(inbox: queue.Queue[Any], channel: IO[bytes]) -> None:
     kind, setup = inbox.get()
     if kind == "stop":
         return
-    sys.path[:] = setup["path"]
-
     import torch
 
     from ctxrnn.studies._desk import Desk, run_group, told

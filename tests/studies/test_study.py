@@ -368,6 +368,11 @@ def test_status_tells_how_far_a_study_is(mine, capsys):
     assert "3 done, 1 failed, 0 left" in text
     assert re.search(r"failed    variant=.*: ValueError: odd\n", text)
     assert re.search(rf"go on     ctxrnn study {file} --scale smoke", text)
+    moved = out.parent / "moved"
+    out.rename(moved)
+    _, text, _ = cli(capsys, "status", moved)
+    assert re.search(rf"go on     ctxrnn study {file} .* --out {moved} ", text)
+    moved.rename(out)
     # The same command tries it again, without training.
     status, text, _ = cli(capsys, file, "--scale", "smoke", "--out", out, "--executor", "inline")
     assert status == 0
@@ -464,6 +469,17 @@ def test_errors_of_cells_are_told_at_the_end(tmp_path, capsys):
     assert text == f"1 cells; tables, figures and networks in {out}\n"
     assert "1 cells failed, the others are kept" in err
     assert "failed: n=0: ZeroDivisionError" in err
+
+
+def test_file_may_import_modules_that_lie_beside_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "beside_it.py").write_text("def ten(cell):\n    return {'ten': 10 * cell['n']}\n")
+    (tmp_path / "mine.py").write_text(
+        "from beside_it import ten\nfrom ctxrnn.studies import Study\n"
+        "study = Study('tens', {'n': [1, 2]}, work=ten)\n"
+    )
+    chosen = packaged(tmp_path / "mine.py")
+    assert chosen.run(tmp_path / "out", workers=1, progress=False)["ten"].tolist() == [10, 20]
 
 
 SLOW = """

@@ -365,3 +365,44 @@ def test_executor_of_ones_own_is_used(tmp_path):
     table = a_study().run(tmp_path / "out", executor=Mine(1), progress=False)
     assert len(table) == 6
     assert used == [3]
+
+
+class Spread(EachCell):
+    """The first cell kills its worker; the others take a while and tell which worker they had."""
+
+    def __init__(self):
+        super().__init__(self.one)
+
+    def one(self, cell):
+        if cell["n"] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.0 if cell["n"] == 9 else 0.7)
+        return {"worker": os.getpid()}
+
+
+def test_cells_of_a_dead_worker_are_shared_with_workers_that_have_nothing_to_do(tmp_path):
+    events = []
+    groups = [[{"n": n} for n in range(4)], [{"n": 9}]]
+    LocalExecutor(2).run(Spread(), groups, tmp_path, events.append)
+    (failed,) = [event for event in events if event[0] == "failed"]
+    assert failed[1] == {"n": 0}
+    done = {e[1]["n"]: e[2].values["worker"] for e in events if e[0] == "done"}
+    assert sorted(done) == [1, 2, 3, 9]
+    assert len({done[n] for n in (1, 2, 3)}) == 2
+
+
+def test_folder_of_our_name_in_the_current_one_is_not_taken_by_workers(tmp_path):
+    here = tmp_path / "here"
+    (here / "ctxrnn").mkdir(parents=True)
+    (here / "ctxrnn" / "__init__.py").write_text("raise ImportError('foreign')")
+    script = tmp_path / "elsewhere" / "script.py"
+    script.parent.mkdir()
+    script.write_text(
+        "from ctxrnn.studies import Study\n"
+        "s = Study('s', {'n': [1]}, work=lambda cell: {'x': cell['n']})\n"
+        "print(s.run('out', workers=1, progress=False)['x'].tolist())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=here, capture_output=True, text=True, timeout=100
+    )
+    assert done.stdout == "[1]\n", done.stderr
