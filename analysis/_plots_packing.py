@@ -234,11 +234,13 @@ def load_scatter(
     load: str = "load",
     label: str = r"robustness area $\mathcal{A}$",
     bins: int = 4,
+    by: str | None = None,
 ) -> Axes:
     """Draw a measure of each network against its load K / K*(N), by variant.
 
-    Large markers are means over bins of equally many networks, with 95 % t intervals; the line at
-    1 is full load.
+    Large markers are means with 95 % t intervals: over bins of equally many networks or, with `by`,
+    over the networks of each load of one size. Sizes differ in much else than load, so a line over
+    bins of several sizes need not be the effect of load. The line at 1 is full load.
 
     Args:
         ax: Axes to draw on.
@@ -247,9 +249,13 @@ def load_scatter(
         load: Column of the load.
         label: Text of the y axis.
         bins: Number of bins per variant; each keeps at least three networks.
+        by: Column of the size, to draw a line for each.
     """
-    for variant, rows in table.groupby("variant", sort=False):
-        rows = rows.dropna(subset=[load, value]).sort_values(load)
+    for variant, part in table.dropna(subset=[load, value]).groupby("variant", sort=False):
+        if by is not None:
+            _load_lines(ax, part, value, load, by)
+            continue
+        rows = part.sort_values(load)
         look, kind = line(str(variant)), mechanism(str(variant))
         name = f"{variant_label(str(variant))}, n = {len(rows)}"
         ax.plot(
@@ -268,3 +274,25 @@ def load_scatter(
     ax.axvline(1, color="0.75", linewidth=0.8, zorder=0)
     ax.set(xlabel=r"load $K / K^*(N)$", ylabel=label)
     return ax
+
+
+_SIZE_MARKERS = "osD^vP"
+
+
+def _load_lines(ax: Axes, rows: pd.DataFrame, value: str, load: str, by: str) -> None:
+    """Draw one variant's lines against load, one per size, darker for larger sizes."""
+    sizes = sorted(rows[by].unique())
+    for place, size in enumerate(sizes):
+        mine = rows[rows[by] == size]
+        look = line(str(mine["variant"].iloc[0]))
+        alpha = 0.45 + 0.55 * (place + 1) / len(sizes)
+        marker = _SIZE_MARKERS[place % len(_SIZE_MARKERS)]
+        ax.plot(mine[load], mine[value], marker, color=look["color"], markersize=2.5, alpha=0.35)
+        found = [(x, mean_interval(part.to_numpy())) for x, part in mine.groupby(load)[value]]
+        places = np.array([x for x, _ in found], dtype=float)
+        mean = np.array([i.mean for _, i in found])
+        reach = np.array([(i.high - i.low) / 2 for _, i in found])
+        ax.errorbar(
+            places, mean, yerr=np.nan_to_num(reach), fmt=marker, markersize=4.5, capsize=2, linewidth=1.2, color=look["color"],
+            linestyle="-", alpha=alpha, label=f"N = {size}, n = {len(mine)}",
+        )  # fmt: skip

@@ -7,7 +7,7 @@ Okabe and Ito (2008); fonts are embedded as editable text.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes as Axes
@@ -143,7 +143,13 @@ def _value_at(table: pd.DataFrame, variant: str, x: str, level: float) -> float:
 
 
 def interval_points(
-    ax: Axes, table: pd.DataFrame, value: str, *, label: str, decimals: int = 2
+    ax: Axes,
+    table: pd.DataFrame,
+    value: str,
+    *,
+    label: str,
+    decimals: int = 2,
+    across: bool = False,
 ) -> Axes:
     """Draw one value per network beside its mean and 95 % t interval, by variant.
 
@@ -153,43 +159,70 @@ def interval_points(
         ax: Axes to draw on.
         table: Columns variant and `value`; one row per network.
         value: Column to draw; NaN rows are left out and counted in the tick's label.
-        label: Text of the y axis, with its unit.
+        label: Text of the axis of the values, with its unit.
         decimals: Digits of the mean written beside the point.
+        across: Put the variants below each other and the values along x, which leaves room for
+            many variants.
     """
     variants = list(dict.fromkeys(table["variant"]))
     ticks = []
+
+    def turned(place: Any, along: Any) -> tuple[Any, Any]:
+        return (along, place) if across else (place, along)
+
     for place, variant in enumerate(variants):
         rows = table.loc[table["variant"] == variant, value]
         values = rows.dropna().to_numpy(dtype=float)
         kind = mechanism(str(variant))
         colour = MECHANISM_COLOURS[kind]
-        name = str(variant).replace("es-", "es-\n")
-        ticks.append(f"{name}\nn = {len(values)}" + ("" if len(values) == len(rows) else "*"))
+        name = str(variant) + ", " if across else str(variant).replace("es-", "es-\n") + "\n"
+        ticks.append(f"{name}n = {len(values)}" + ("" if len(values) == len(rows) else "*"))
         if not len(values):
             continue
         spread = np.linspace(-0.1, 0.1, len(values)) if len(values) > 1 else np.zeros(1)
-        ax.plot(place - 0.2 + spread, values, MARKERS[kind], color=colour, markersize=3, alpha=0.6)
+        ax.plot(
+            *turned(place - 0.2 + spread, values),
+            MARKERS[kind],
+            color=colour,
+            markersize=3,
+            alpha=0.6,
+        )
         interval = mean_interval(values)
         if len(values) > 2:
+            reach = [[interval.mean - interval.low], [interval.high - interval.mean]]
             ax.errorbar(
-                place + 0.12,
-                interval.mean,
-                yerr=[[interval.mean - interval.low], [interval.high - interval.mean]],
+                *turned(place + 0.12, interval.mean),
+                xerr=reach if across else None,
+                yerr=None if across else reach,
                 color=colour,
                 capsize=2,
                 linewidth=1,
             )
-        ax.plot(place + 0.12, interval.mean, "_", color=colour, markersize=9, markeredgewidth=2)
-        ax.annotate(
-            f"{interval.mean:.{decimals}f}",
-            (place + 0.12, interval.mean),
-            textcoords="offset points",
-            xytext=(6, 2),
-            fontsize=6.5,
+        ax.plot(
+            *turned(place + 0.12, interval.mean),
+            "|" if across else "_",
+            color=colour,
+            markersize=9,
+            markeredgewidth=2,
         )
-    ax.set_xticks(range(len(variants)), ticks)
-    ax.set_xlim(-0.5, len(variants) - 0.4)
-    ax.set_ylabel(label)
+        if across:
+            ax.annotate(
+                f"{interval.mean:.{decimals}f}", (1, place), xytext=(3, 0), va="center",
+                xycoords=("axes fraction", "data"), textcoords="offset points", fontsize=6.5,
+            )  # fmt: skip
+        else:
+            ax.annotate(
+                f"{interval.mean:.{decimals}f}", (place + 0.12, interval.mean), xytext=(6, 2),
+                textcoords="offset points", fontsize=6.5,
+            )  # fmt: skip
+    if across:
+        ax.set_yticks(range(len(variants)), ticks)
+        ax.set_ylim(len(variants) - 0.4, -0.6)
+        ax.set_xlabel(label)
+    else:
+        ax.set_xticks(range(len(variants)), ticks)
+        ax.set_xlim(-0.5, len(variants) - 0.4)
+        ax.set_ylabel(label)
     return ax
 
 

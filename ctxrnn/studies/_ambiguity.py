@@ -314,7 +314,7 @@ def _adjusted(
 
 
 def _figure(settings: AmbiguitySettings, tables: Tables) -> Mapping[str, Any]:
-    from ctxrnn.studies._study_figures import ambiguity_figures
+    from ctxrnn.studies._ambiguity_figures import ambiguity_figures
 
     return ambiguity_figures(tables, settings.variants, settings.sizes, MATCHED)
 

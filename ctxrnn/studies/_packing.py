@@ -367,7 +367,7 @@ def _guarded(settings: PackingSettings, cells: pd.DataFrame) -> dict[str, pd.Dat
 
 
 def _figure(settings: PackingSettings, tables: Tables) -> Mapping[str, Any]:
-    from ctxrnn.studies._study_figures import packing_figures
+    from ctxrnn.studies._packing_figures import packing_figures
 
     return packing_figures(
         tables, settings.theta, settings.matchings, settings.variants, settings.sizes
@@ -445,7 +445,7 @@ RECIPE = Recipe(
             grid=(8, 12, 16, 20, 28, 36, 50),
             bisected=("M2",),
             base=dataclasses.replace(
-                with_train(QUICK, steps=800, evaluation_trials=500), steps_per_task=350
+                with_train(QUICK, steps=800, evaluation_trials=500), steps_per_task=300
             ),
         ),
         "paper": PackingSettings(

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ctxrnn.analysis import plots
+from ctxrnn.analysis import mean_interval, plots
 
 VARIANTS = ("none", "e-add", "s-sym", "es-add-sym")
 
@@ -90,6 +90,21 @@ def test_points_leave_out_and_mark_what_is_missing():
         plots.interval_points(ax, table, "lambda_50", label="half")
     assert ax.get_xticklabels()[0].get_text() == "e-add\nn = 2*"
     assert ax.texts[0].get_text() == "0.30"
+
+
+def test_points_of_many_variants_lie_below_each_other():
+    table = pd.DataFrame({"variant": ["e-add"] * 3 + ["s-sym"] * 3, "area": [1, 2, 3, 4, 5, 9.0]})
+    with plots.style():
+        ax = plots.new_figure(size=(3, 2)).axes[0]
+        plots.interval_points(ax, table, "area", label="area A", across=True)
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["e-add, n = 3", "s-sym, n = 3"]
+    assert ax.get_xlabel() == "area A"
+    assert [text.get_text() for text in ax.texts] == ["2.00", "6.00"]
+    low, high = ax.get_ylim()
+    assert low > high
+    (bar,) = ax.containers[1].lines[2]
+    reach = mean_interval([4, 5, 9])
+    np.testing.assert_allclose(bar.get_segments()[0][:, 0], [reach.low, reach.high])
 
 
 def test_bars_are_means_per_task():

@@ -135,6 +135,22 @@ def test_load_is_binned_with_intervals(ax):
     assert "n = 12" in ax.get_legend_handles_labels()[1][0]
 
 
+def test_load_of_each_size_has_a_line_of_its_own(ax):
+    table = pd.DataFrame(
+        [
+            {"variant": "s-sym", "size": n, "load": k / c, "area": n / 100 - 0.1 * k + 0.01 * i}
+            for n, c in ((8, 2), (16, 4)) for k in (1, 2, 4) for i in range(3)
+        ]
+    )  # fmt: skip
+    plots.load_scatter(ax, table, by="size")
+    means = [line for line in ax.lines if line.get_markersize() == 4.5]
+    np.testing.assert_allclose(means[0].get_xdata(), [0.5, 1, 2])
+    np.testing.assert_allclose(means[0].get_ydata(), [-0.01, -0.11, -0.31])
+    np.testing.assert_allclose(means[1].get_xdata(), [0.25, 0.5, 1])
+    np.testing.assert_allclose(means[1].get_ydata(), [0.07, -0.03, -0.23])
+    assert ax.get_legend_handles_labels()[1] == ["N = 8, n = 9", "N = 16, n = 9"]
+
+
 def shares(count=3):
     rows = [
         {"variant": "s-sym", "order": o, "seed": 0, "level": x, "as_k": 1 - x + 0.01 * o,

@@ -23,14 +23,14 @@ FIGURES = {
     "learning": {"learning", "final", "tasks"},
     "ambiguity": {"curves-N8", "pathways", "choices", "comparisons", "relation"},
     "packing": {"map-M1", "map-M2", "map-M3", "sizes", "comparisons"},
-    "load": {"load"},
+    "load": {"load", "accuracy"},
     "synergy": {"synergy", "contributions"},
     "timescales": {"maps", "recovery", "comparisons"},
 }
 TABLES = {
     "learning": {"variants"},
     "ambiguity": {"curves", "choices", "crossings", "networks", "passing", "comparisons"},
-    "packing": {"best", "map", "capacity", "sizes", "exponents", "comparisons", "guard"},
+    "packing": {"best", "map", "areas", "capacity", "sizes", "exponents", "comparisons", "guard"},
     "load": {"ambiguity", "networks", "capacity", "relation", "comparisons"},
     "synergy": {"ambiguity", "conflict", "comparisons", "contributions"},
     "timescales": {"switch", "noise", "latency", "maps", "comparisons"},
@@ -128,6 +128,24 @@ def test_ambiguity_measures_both_pathways_and_each_alone(tmp_path):
     clean = curves[curves["level"] == 0].groupby(["variant", "corruption"])["normalised"]
     # Level 0 is the clean context, in whatever pathway.
     assert np.allclose(clean.max(), clean.min())
+
+
+@pytest.mark.parametrize(
+    ("name", "assignments", "figures"),
+    [
+        ("learning", ["variants=none"], {"learning", "final", "tasks"}),
+        ("ambiguity", ["variants=none", "seeds=2"], {"choices", "curves-N8", "relation"}),
+        ("packing", ["variants=s-sym"], {"map-M1", "map-M2", "map-M3", "sizes"}),
+        ("load", ["variants=e-add"], {"load", "accuracy"}),
+        ("synergy", ["variants=e-add,s-sym"], set()),
+        ("timescales", ["seeds=1"], {"maps", "recovery", "comparisons"}),
+    ],
+)
+def test_studies_of_one_arm_draw_what_there_is(tmp_path, caplog, name, assignments, figures):
+    chosen = study(name, "smoke", assignments)
+    chosen.run(tmp_path, executor="inline", progress=False)
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    assert {path.stem for path in (tmp_path / "figures").glob("*.png")} == figures
 
 
 def test_matched_arms_have_the_sizes_that_their_matching_wants():
