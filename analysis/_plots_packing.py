@@ -293,6 +293,7 @@ def _load_lines(ax: Axes, rows: pd.DataFrame, value: str, load: str, by: str) ->
         mean = np.array([i.mean for _, i in found])
         reach = np.array([(i.high - i.low) / 2 for _, i in found])
         ax.errorbar(
-            places, mean, yerr=np.nan_to_num(reach), fmt=marker, markersize=4.5, capsize=2, linewidth=1.2, color=look["color"],
-            linestyle="-", alpha=alpha, label=f"N = {size}, n = {len(mine)}",
+            places, mean, yerr=np.nan_to_num(reach), fmt=marker, markersize=4.5,
+            capsize=2, linewidth=1.2, color=look["color"], linestyle="-", alpha=alpha,
+            label=f"N = {size}, n = {len(mine)}",
         )  # fmt: skip

@@ -21,7 +21,8 @@ from scipy.optimize import nnls
 
 from ctxrnn import CTRNN, Ensemble, TrainConfig, make_generator, train
 from ctxrnn.studies._cost import COMPANY, DRAW, MODEL, family, mean_steps
-from ctxrnn.studies._networks import NetworkSettings, answers, plan_network, tasks_of
+from ctxrnn.studies._networks import answers
+from ctxrnn.studies._plan import NetworkSettings, plan_network, tasks_of
 
 VARIANTS = ("none", "e-add", "s-sym", "s-gate-1", "es-add-sym")
 SIZES = (8, 16, 32, 64, 128)

@@ -19,7 +19,7 @@ import torch
 from _measure import Spread, align, describe_machine, ratio, time_rounds
 from ctxrnn.tasks._seeding import cores
 
-from ctxrnn.studies._networks import TEN_TASKS
+from ctxrnn.studies._plan import TEN_TASKS
 from ctxrnn.tasks import YANG19, task_set
 
 PACKAGES = ("ctxrnn", "neurogym", "numpy", "torch")

@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "tasks": {"engine", "tasks"},
     "analysis": {"engine", "analysis"},
     "studies": {"engine", "tasks", "analysis", "studies"},
-    "command line": {"engine", "tasks", "analysis", "studies"},
+    "command line": {"engine", "tasks", "analysis", "studies", "command line"},
 }
 # Libraries with a fixed place: a pattern for the modules that may import them.
 PLACES = {
@@ -96,6 +96,7 @@ def layer(name):
         ("ctxrnn.analysis", "analysis"),
         ("ctxrnn.studies", "studies"),
         ("ctxrnn._cli", "command line"),
+        ("ctxrnn.__main__", "command line"),
         ("ctxrnn", "engine"),
     ):
         if name == prefix or name.startswith(prefix + "."):

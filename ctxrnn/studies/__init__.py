@@ -1,9 +1,9 @@
 """Studies: grids of networks that are trained, measured, recorded and drawn."""
 
-from ctxrnn.studies._networks import NetworkSettings as NetworkSettings
-from ctxrnn.studies._networks import Plan as Plan
 from ctxrnn.studies._networks import Trained as Trained
-from ctxrnn.studies._networks import plan_network as plan_network
+from ctxrnn.studies._plan import NetworkSettings as NetworkSettings
+from ctxrnn.studies._plan import Plan as Plan
+from ctxrnn.studies._plan import plan_network as plan_network
 from ctxrnn.studies._recipes import study as study
 from ctxrnn.studies._recipes import study_names as study_names
 from ctxrnn.studies._reproduce import SCALES as SCALES

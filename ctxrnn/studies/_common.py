@@ -12,13 +12,14 @@ import numpy as np
 from ctxrnn import TrainConfig
 from ctxrnn._catalogue import check_variant
 from ctxrnn._checks import check_count
-from ctxrnn.studies._networks import NetworkSettings
+from ctxrnn.studies._plan import NetworkSettings
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from ctxrnn.analysis import Interval
-    from ctxrnn.studies._networks import Plan, Trained
+    from ctxrnn.studies._networks import Trained
+    from ctxrnn.studies._plan import Plan
 
 TWENTY_TASKS = (
     "go", "rtgo", "dlygo", "anti", "rtanti", "dlyanti", "dm1", "dm2", "ctxdm1", "ctxdm2",

@@ -13,7 +13,7 @@ import torch
 from ctxrnn import make_generator
 
 if TYPE_CHECKING:
-    from ctxrnn.studies._networks import Plan
+    from ctxrnn.studies._plan import Plan
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def probe(steps: int) -> float:
     What it takes besides (building the networks, the last evaluation) does not grow with the steps.
     """
     from ctxrnn import CTRNN, Ensemble, TrainConfig, train
-    from ctxrnn.studies._networks import NetworkSettings, plan_network
+    from ctxrnn.studies._plan import NetworkSettings, plan_network
     from ctxrnn.tasks import task_set
 
     config = TrainConfig(steps=steps, evaluate_every=steps, evaluation_trials=16, target=None)

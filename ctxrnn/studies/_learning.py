@@ -12,7 +12,7 @@ from ctxrnn._catalogue import check_variant
 from ctxrnn._checks import check_count, check_fraction
 from ctxrnn.studies._common import PAPER, SMOKE, network_interval
 from ctxrnn.studies._configured import to_dict
-from ctxrnn.studies._networks import NetworkSettings
+from ctxrnn.studies._plan import NetworkSettings
 from ctxrnn.studies._recipes import Recipe
 from ctxrnn.studies._results import Tables
 from ctxrnn.studies._study import Study

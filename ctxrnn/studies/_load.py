@@ -28,7 +28,8 @@ from ctxrnn.studies._common import (
     sentence,
 )
 from ctxrnn.studies._configured import to_dict
-from ctxrnn.studies._networks import NetworkSettings, Plan, Trained
+from ctxrnn.studies._networks import Trained
+from ctxrnn.studies._plan import NetworkSettings, Plan
 from ctxrnn.studies._recipes import Recipe
 from ctxrnn.studies._results import Tables
 from ctxrnn.studies._study import Study

@@ -29,7 +29,8 @@ from ctxrnn.studies._common import (
     with_train,
 )
 from ctxrnn.studies._configured import to_dict
-from ctxrnn.studies._networks import MATCHINGS, NetworkSettings, Trained
+from ctxrnn.studies._networks import Trained
+from ctxrnn.studies._plan import MATCHINGS, NetworkSettings
 from ctxrnn.studies._recipes import Recipe
 from ctxrnn.studies._results import Tables
 from ctxrnn.studies._study import Study

@@ -14,7 +14,8 @@ from ctxrnn._checkpoint import versions
 from ctxrnn._checks import check_count, unknown_name
 from ctxrnn.studies._cells import Cell
 from ctxrnn.studies._configured import to_dict
-from ctxrnn.studies._networks import NetworkSettings, Plan, Trained
+from ctxrnn.studies._networks import Trained
+from ctxrnn.studies._plan import NetworkSettings, Plan
 from ctxrnn.studies._results import ResultsFolder, Tables
 from ctxrnn.studies._study import Study, cores
 

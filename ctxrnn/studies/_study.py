@@ -19,7 +19,8 @@ from ctxrnn.studies._configured import changed, parsed
 from ctxrnn.studies._desk import EachCell, Event, Work, stops
 from ctxrnn.studies._grouping import grouped
 from ctxrnn.studies._local import Executor, InlineExecutor, LocalExecutor
-from ctxrnn.studies._networks import Measure, Networks, NetworkSettings
+from ctxrnn.studies._networks import Measure, Networks
+from ctxrnn.studies._plan import NetworkSettings
 from ctxrnn.studies._progress import Progress
 from ctxrnn.studies._results import ResultsFolder, Tables, as_tables, failures
 from ctxrnn.studies._store import Store

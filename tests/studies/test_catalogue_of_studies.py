@@ -12,9 +12,9 @@ from ctxrnn import derive_seed, parameter_count
 from ctxrnn.studies import study, study_names
 from ctxrnn.studies._ambiguity import CORRUPTED, MATCHED
 from ctxrnn.studies._configured import changed, from_dict, to_dict
-from ctxrnn.studies._networks import plan_network
 from ctxrnn.studies._packing import RECIPE as PACKING
 from ctxrnn.studies._packing import _cells, arms
+from ctxrnn.studies._plan import plan_network
 from ctxrnn.studies._recipes import from_settings, recipe
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,8 @@ from ctxrnn.studies import NetworkSettings, Study, plan_network
 from ctxrnn.studies import _grouping as grouping
 from ctxrnn.studies._cells import cell_key
 from ctxrnn.studies._desk import Desk, run_group
-from ctxrnn.studies._networks import Networks, task_order
+from ctxrnn.studies._networks import Networks
+from ctxrnn.studies._plan import task_order
 from ctxrnn.studies._results import ResultsFolder
 
 BASE = NetworkSettings(
@@ -129,7 +130,7 @@ def test_each_pathway_takes_half_of_the_units_with_m3():
 
 
 def test_orders_are_permutations_and_nested():
-    pool = tuple(ctxrnn.studies._networks.TEN_TASKS)
+    pool = tuple(ctxrnn.studies._plan.TEN_TASKS)
     orders = [task_order(pool, order, 1) for order in range(20)]
     assert all(sorted(order) == sorted(pool) for order in orders)
     assert len(set(orders)) == 20

@@ -24,7 +24,7 @@ from ctxrnn import TrainConfig, load
 from ctxrnn.studies import _ray
 from ctxrnn.studies._desk import EachCell
 from ctxrnn.studies._local import PATIENCE, LocalExecutor
-from ctxrnn.studies._networks import NetworkSettings
+from ctxrnn.studies._plan import NetworkSettings
 from ctxrnn.studies._ray import RayExecutor
 from ctxrnn.studies._ray_actor import Sending
 from ctxrnn.studies._ray_cluster import _reach, connected
