@@ -237,13 +237,16 @@ def tasks_of(plan: Plan) -> TaskSet:
 
 
 def source_of(plan: Plan) -> Any:
-    """Return where the training trials of a network come from."""
+    """Return where the training trials of a network come from: one object for all its company."""
     trials = json.dumps(dict(plan.trials), sort_keys=True)
     tasks: Any = tasks_of(plan)
     if plan.bank:
         tasks = _bank(plan.tasks, trials, plan.bank, plan.seed)
-    if plan.training == "ambiguous":
-        from ctxrnn.studies._ambiguous import AmbiguousTasks
+    return _mixing(tasks) if plan.training == "ambiguous" else tasks
 
-        return AmbiguousTasks(tasks)
-    return tasks
+
+@functools.lru_cache(maxsize=4)
+def _mixing(tasks: Any) -> Any:
+    from ctxrnn.studies._ambiguous import AmbiguousTasks
+
+    return AmbiguousTasks(tasks)

@@ -13,13 +13,13 @@ from ctxrnn.studies import _grouping as grouping
 from ctxrnn.studies._cells import cell_key
 from ctxrnn.studies._desk import Desk, run_group
 from ctxrnn.studies._networks import Networks
-from ctxrnn.studies._plan import task_order
+from ctxrnn.studies._plan import source_of, task_order
 from ctxrnn.studies._results import ResultsFolder
 
 BASE = NetworkSettings(
     tasks=("go", "anti", "dm1"),
     train=TrainConfig(
-        steps=12, batch=12, learning_rate=3e-3, evaluate_every=6, evaluation_trials=12
+        steps=12, batch=12, learning_rate=3e-3, evaluate_every=6, evaluation_trials=15
     ),
     test_trials=8,
 )
@@ -107,6 +107,27 @@ def test_paired_networks_see_the_same_trials():
     assert plans[0].identity != plans[1].identity
     other = plan_network(BASE, {"variant": "none", "units": 8, "seed": 4})
     assert other.company != plans[0].company
+
+
+@pytest.mark.parametrize("training", ["clean", "ambiguous"])
+@pytest.mark.parametrize("bank", [0, 16])
+def test_trials_are_drawn_once_for_all_networks_that_see_the_same(tmp_path, training, bank):
+    base = dataclasses.replace(BASE, bank=bank)
+    cells = [{"variant": v, "units": 8, "training": training} for v in ("none", "e-add")]
+    source = source_of(plan_network(base, cells[0]))
+    drawn = []
+    before = type(source).sample
+
+    def counted(self, trials, **more):
+        drawn.append((self, trials))
+        return before(self, trials, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(source), "sample", counted)
+        (tmp_path / "networks").mkdir()
+        done = list(Networks(base)(cells, Desk(tmp_path, lambda event: None)))
+    assert len(done) == 2
+    assert sum(one is source and trials == base.train.batch for one, trials in drawn) == 12
 
 
 @pytest.mark.parametrize("variant", ["none", "e-gain", "s-sym", "es-add-sym", "s-asym-2"])
