@@ -175,7 +175,9 @@ def sizes_needed(
         tasks: Column of K.
     """
     variants = list(dict.fromkeys(sizes["variant"]))
-    bottom, top = 0.8 * float(sizes["size"].min()), 1.25 * float(sizes["size"].max())
+    finite = sizes["high"].where(np.isfinite(sizes["high"])).max()
+    bottom = 0.8 * float(sizes["size"].min())
+    top = 1.1 * float(np.nanmax([finite, 1.15 * sizes["size"].max()]))
     for number, variant in enumerate(variants):
         rows = sizes[sizes["variant"] == variant]
         known = rows[rows["flag"] == ""]
