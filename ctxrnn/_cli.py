@@ -29,7 +29,7 @@ def app(debug: bool) -> None:
 @click.option(
     "--scale",
     default="quick",
-    help="smoke (under a minute; learns nothing) or quick (about ten minutes on 2 cores).",
+    help="smoke (under a minute; learns nothing) or quick (about two minutes on 2 cores).",
 )
 @click.option(
     "--out",
