@@ -122,6 +122,11 @@ class Study:
                 f"ctxrnn.studies.study({self.name!r}, scale, [...])"
             )
         grid: Any = self.grid
+        joint = (
+            [axes for axes in grid if not isinstance(axes, str)]
+            if isinstance(grid, Mapping)
+            else []
+        )
         rest = []
         for assignment in assignments:
             name, equals, text = assignment.partition("=")
@@ -129,6 +134,11 @@ class Study:
                 # Of text, "none" is the variant and not a missing value.
                 words = all(isinstance(value, str) for value in grid[name])
                 grid = {**grid, name: parsed(text, sequence=True, verbatim=words)}
+            elif together := next((axes for axes in joint if name in axes), None):
+                raise ValueError(
+                    f"{name} is set together with the other axes of ({', '.join(together)}): "
+                    "change it where the grid is written"
+                )
             else:
                 rest.append(assignment)
         if rest and self.work is not None:

@@ -267,6 +267,10 @@ def test_axes_and_settings_are_changed_by_name():
     assert study.base.tasks == NetworkSettings().tasks
     with pytest.raises(ValueError, match="unknown setting 'unit'"):
         study.changed(["unit=3"])
+    joint = Study("j", {("order", "seed"): [(0, 0), (1, 0)], "units": [8]})
+    assert [cell["units"] for cell in joint.changed(["units=9"]).cells()] == [9, 9]
+    with pytest.raises(ValueError, match=r"seed is set together .* \(order, seed\): change it"):
+        joint.changed(["seed=1,2"])
 
 
 @pytest.mark.parametrize(
