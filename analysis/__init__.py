@@ -29,6 +29,7 @@ else:
     from .packing import OptimisationGuard as OptimisationGuard
     from .packing import best_rate as best_rate
     from .packing import capacity as capacity
+    from .packing import capacity_synergy as capacity_synergy
     from .packing import effective_number as effective_number
     from .packing import next_size as next_size
     from .packing import optimisation_guard as optimisation_guard

@@ -46,15 +46,22 @@ class Interval:
         return bool(self.low > 0 or self.high < 0)
 
 
-def mean_interval(values: Sequence[float] | np.ndarray, *, level: float = 0.95) -> Interval:
+def mean_interval(
+    values: Sequence[float] | np.ndarray,
+    *,
+    groups: Sequence[Hashable] | np.ndarray | None = None,
+    level: float = 0.95,
+) -> Interval:
     """Student's t interval of a mean over independently seeded networks.
 
     mean +- t_{n-1} s / sqrt(n). With the two to five networks of a small study a bootstrap cannot
     reach its nominal coverage (it never leaves the range of the sample), so the t interval, which
-    is honestly wide, is used instead.
+    is honestly wide, is used instead. With `groups` (task orders) the standard error is that of
+    clusters (Liang and Zeger 1986) and n is the number of groups.
 
     Args:
         values: One value per network; NaN (a threshold that was never crossed) is refused.
+        groups: Group of each value, e.g. its task order.
         level: Confidence level, in (0, 1).
 
     Raises:
@@ -62,7 +69,8 @@ def mean_interval(values: Sequence[float] | np.ndarray, *, level: float = 0.95) 
     """
     array = one_per_network(values)
     check_level(level)
-    return clustered_interval(array, np.arange(array.size), level)
+    codes = group_codes(groups, array.size)
+    return clustered_interval(array, np.arange(array.size) if codes is None else codes, level)
 
 
 def clustered_interval(values: np.ndarray, groups: np.ndarray, level: float) -> Interval:
@@ -158,6 +166,7 @@ def bootstrap_ends(
     level: float,
     resamples: int,
     seed: int,
+    strata: np.ndarray | None = None,
 ) -> tuple[float, float]:
     """Return both ends of the widened percentile interval for a statistic of rows.
 
@@ -168,6 +177,7 @@ def bootstrap_ends(
         level: Confidence level.
         resamples: Number of resamples.
         seed: Seed of the resamples.
+        strata: Number of each row's stratum, or None; see `resampled`.
     """
     check_level(level)
     check_count("resamples", resamples)
@@ -175,7 +185,7 @@ def bootstrap_ends(
     if number < 2:
         return float("nan"), float("nan")
     width = max(1, int(np.prod(rows.shape[1:])))
-    drawn = resampled(len(rows), groups, resamples=resamples, seed=seed, width=width)
+    drawn = resampled(len(rows), groups, resamples=resamples, seed=seed, width=width, strata=strata)
     values = np.concatenate([statistic(rows[index]) for index in drawn])
     return widened_quantiles(values, number, level)
 
@@ -195,11 +205,19 @@ def widened_quantiles(values: np.ndarray, number: int, level: float) -> tuple[fl
 
 
 def resampled(
-    count: int, groups: np.ndarray | None, *, resamples: int, seed: int, width: int = 1
+    count: int,
+    groups: np.ndarray | None,
+    *,
+    resamples: int,
+    seed: int,
+    width: int = 1,
+    strata: np.ndarray | None = None,
 ) -> Iterator[np.ndarray]:
     """Yield resampled row numbers in blocks, (resample, row).
 
-    Groups of unequal size give resamples of unequal length; a block holds those of one length.
+    Groups of unequal size give resamples of unequal length; a block holds those of one length. With
+    strata (fixed conditions, such as sizes) each row is replaced by one of its own stratum, in the
+    same group, so that no resample lacks a condition that its groups have.
 
     Args:
         count: Number of rows.
@@ -207,35 +225,52 @@ def resampled(
         resamples: Number of resamples in all.
         seed: Seed.
         width: Numbers per row, which limits the size of a block.
+        strata: Number of each row's stratum, or None.
     """
     generator = np.random.default_rng(derive_seed(seed, "bootstrap"))
     block = max(1, _CHUNK // (count * width))
     for first in range(0, resamples, block):
         size = min(block, resamples - first)
-        if groups is None:
+        if groups is None and strata is None:
             yield generator.integers(count, size=(size, count))
+        elif groups is None:
+            assert strata is not None
+            yield _within(np.tile(np.arange(count), (size, 1)), strata, generator)
         else:
-            yield from _two_levels(groups, size, generator)
+            yield from _two_levels(groups, strata, size, generator)
 
 
 def _two_levels(
-    groups: np.ndarray, resamples: int, generator: np.random.Generator
+    groups: np.ndarray,
+    strata: np.ndarray | None,
+    resamples: int,
+    generator: np.random.Generator,
 ) -> Iterator[np.ndarray]:
+    """Draw groups, then rows within each drawn group (and stratum)."""
     order = np.argsort(groups, kind="stable")
     sizes = np.bincount(groups)
     starts = np.cumsum(sizes) - sizes
     chosen = generator.integers(len(sizes), size=(resamples, len(sizes)))
-    # A place beyond a group's size is padding.
-    wide = np.floor(
-        generator.random((*chosen.shape, sizes.max())) * sizes[chosen][..., None]
-    ).astype(int)
-    used = np.arange(sizes.max()) < sizes[chosen][..., None]
-    rows = order[starts[chosen][..., None] + wide].reshape(resamples, -1)
+    # A place beyond a group's size is padding, and holds the group's first row.
+    places = np.arange(sizes.max())
+    used = places < sizes[chosen][..., None]
+    rows = order[starts[chosen][..., None] + np.where(used, places, 0)]
+    cells = groups if strata is None else groups * (strata.max() + 1) + strata
+    rows = _within(rows, cells, generator).reshape(resamples, -1)
     used = used.reshape(resamples, -1)
     lengths = used.sum(-1)
     for length in np.unique(lengths):
         these = lengths == length
         yield rows[these][used[these]].reshape(-1, length)
+
+
+def _within(rows: np.ndarray, cells: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Replace every row number by one drawn from the rows of its cell."""
+    order = np.argsort(cells, kind="stable")
+    sizes = np.bincount(cells)
+    starts = np.cumsum(sizes) - sizes
+    mine = cells[rows]
+    return order[starts[mine] + np.floor(generator.random(rows.shape) * sizes[mine]).astype(int)]
 
 
 def one_per_network(values: Sequence[float] | np.ndarray) -> np.ndarray:

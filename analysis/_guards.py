@@ -11,8 +11,8 @@ from scipy import stats
 
 from ctxrnn._checks import check_count
 
-from ._bootstrap import Interval, bootstrap_interval
-from ._paired import joined_arms, labels_of
+from ._bootstrap import Interval, group_codes
+from ._paired import independent, interval_of_mean, joined_arms, labels_of
 from ._tables import check_columns, check_rows
 
 if TYPE_CHECKING:
@@ -28,19 +28,25 @@ class OptimisationGuard:
     Attributes:
         rise: Mean rise of the score with its interval.
         rising: Cells that rose by more than one standard error: cell, before, after, rise, error.
+        falling: Number of cells that fell by more than one standard error.
         cells: Number of cells compared.
-        expected: Number of such cells that chance alone would give at most, about.
+        independent: Number of independent ones: groups, or cells.
+        expected: Number of cells that would rise so far by the chance of the test trials alone, at
+            most about. Training anew moves a network besides: compare with `falling`.
     """
 
     rise: Interval
     rising: pd.DataFrame
+    falling: int
     cells: int
+    independent: int
     expected: float
 
     def __str__(self) -> str:
         return (
-            f"rise {self.rise}; {len(self.rising)} of {self.cells} cells still rose "
-            f"(about {self.expected:.1f} by chance)"
+            f"rise {self.rise}; {len(self.rising)} of {self.cells} cells rose, {self.falling} fell "
+            f"by more than one standard error (about {self.expected:.1f} each by the chance of the "
+            "test trials alone)"
         )
 
 
@@ -60,20 +66,22 @@ def optimisation_guard(
     """Compare the same cells at two training budgets, over those that have both.
 
     A cell still rose if p_2 - p_1 > sqrt(p_1 (1 - p_1) / n + p_2 (1 - p_2) / n), the standard error
-    of the difference of two shares of n test trials. Chance alone gives that to a share 0.16 of
-    cells, fewer at scores near 1.
+    of the difference of two shares of n test trials. The chance of the trials alone gives that to a
+    share 0.16 of cells, fewer at scores near 1. Cells of one task order have tasks in common and
+    are not independent: name it as `groups`.
 
     Args:
         table: One row per cell and budget.
         trials: n, test trials behind each score (per task, where the score is that of one task).
-        value: Score, a share of trials; values above 1 (relative to a ceiling) count as 1 in the
-            standard error.
+        value: Score, a share of trials; values above 1 (relative to a ceiling) count as 1 where
+            cells are counted.
         budget: Column that tells the budgets apart.
         factors: Its two values, the smaller one first.
         on: Columns that make a cell.
         groups: Column of groups for the interval of the mean rise, e.g. "order".
         level: Confidence level.
-        resamples: Number of resamples of cells.
+        resamples: Number of resamples of groups, or cells; below five of them the interval is that
+            of Student's t (`mean_interval`).
         seed: Their seed.
 
     Raises:
@@ -86,15 +94,17 @@ def optimisation_guard(
     shares = np.clip([before, after], 0, 1)
     error = np.sqrt((shares * (1 - shares)).sum(axis=0) / trials)
     rise = after - before
+    change = shares[1] - shares[0]
     cells = joined.index.to_frame(index=False)
     cells = cells.assign(before=before, after=after, rise=rise, error=error)
+    codes = group_codes(labels_of(joined, groups), len(rise))
     return OptimisationGuard(
-        bootstrap_interval(
-            rise, groups=labels_of(joined, groups), level=level, resamples=resamples, seed=seed
-        ),
+        interval_of_mean(rise, codes, level=level, resamples=resamples, seed=seed),
         # Rounding alone is no rise.
-        cells[rise > error + 1e-12].reset_index(drop=True),
+        cells[change > error + 1e-12].reset_index(drop=True),
+        int((change < -error - 1e-12).sum()),
         len(cells),
+        independent(codes, len(rise)),
         float(stats.norm.sf(1) * (error > 0).sum()),
     )
 

@@ -15,8 +15,8 @@ from ctxrnn._checks import check_count, unknown_name
 from ._bootstrap import (
     Interval,
     bootstrap_interval,
-    clustered_interval,
     group_codes,
+    mean_interval,
     one_per_network,
 )
 from ._tables import check_columns, check_rows
@@ -39,6 +39,7 @@ class Paired:
         effect_size: Cohen's d_z, corrected after Hedges; NaN below three pairs or without spread.
         p: Two-sided sign-flip p value.
         count: Number of pairs.
+        independent: Number of independent ones: groups, or pairs.
         left_out: Pairs of which one side was missing or NaN, by their pairing columns.
     """
 
@@ -46,6 +47,7 @@ class Paired:
     effect_size: float
     p: float
     count: int
+    independent: int
     left_out: tuple[tuple[Any, ...], ...] = ()
 
     @property
@@ -107,12 +109,26 @@ def paired_difference(
         )
     d = first - second
     codes = group_codes(groups, d.size)
-    if 1 < independent(codes, d.size) < FEWEST:
-        interval = clustered_interval(d, np.arange(d.size) if codes is None else codes, level)
-    else:
-        interval = bootstrap_interval(d, groups=codes, level=level, resamples=resamples, seed=seed)
+    interval = interval_of_mean(d, codes, level=level, resamples=resamples, seed=seed)
     p = sign_flip_p(d, groups=codes, resamples=resamples, seed=seed)
-    return Paired(interval, _effect_size(d), p, d.size)
+    return Paired(interval, _effect_size(d), p, d.size, independent(codes, d.size))
+
+
+def interval_of_mean(
+    values: np.ndarray, groups: np.ndarray | None, *, level: float, resamples: int, seed: int
+) -> Interval:
+    """Return a mean's bootstrap interval, or Student's t below five independent values.
+
+    Args:
+        values: One value per pair.
+        groups: Number of each value's group, or None.
+        level: Confidence level.
+        resamples: Number of resamples.
+        seed: Their seed.
+    """
+    if 1 < independent(groups, values.size) < FEWEST:
+        return mean_interval(values, groups=groups, level=level)
+    return bootstrap_interval(values, groups=groups, level=level, resamples=resamples, seed=seed)
 
 
 def independent(groups: np.ndarray | None, count: int) -> int:

@@ -15,6 +15,7 @@ from ctxrnn._checks import check_number, check_positive
 
 from ._crossing import of_medians
 from ._guards import OptimisationGuard, best_rate, optimisation_guard
+from ._joint import capacity_synergy
 from ._packing import effective_number, packing_area, packing_exponent
 from ._replicates import checked, prepared, scores_of, with_ends
 from ._tables import check_columns, check_values
@@ -26,6 +27,7 @@ __all__ = [
     "OptimisationGuard",
     "best_rate",
     "capacity",
+    "capacity_synergy",
     "effective_number",
     "next_size",
     "optimisation_guard",

@@ -181,14 +181,18 @@ def adjusted_difference(
     by: str = "variant",
     on: Sequence[str] = ("order", "seed"),
     groups: str | None = None,
+    strata: str | None = None,
     level: float = 0.95,
     resamples: int = 10_000,
     seed: int = 0,
 ) -> Adjusted:
     """Compare two arms at equal values of a covariate (analysis of covariance).
 
-    Least squares for y = mu + delta [arm is a] + beta x with one slope for both arms; the bootstrap
-    draws pairs (or groups, then pairs). Where the arms' covariates do not overlap the result is
+    Least squares for y = mu_s + delta [arm is a] + beta x with one slope for both arms; the
+    bootstrap draws pairs (or groups, then pairs). mu_s is one constant or, with `strata`, one for
+    each stratum s, fitted anew in every resample. Name as `strata` whatever moves x and y together,
+    e.g. the size: without it beta is the slope between sizes, and where the arms differ in x, delta
+    is wrong by the difference of slopes. Where the arms' covariates do not overlap the result is
     carried beyond the data. An x measured with error flattens the slope, so that part of its
     influence stays in delta.
 
@@ -201,19 +205,29 @@ def adjusted_difference(
         by: Column that tells the arms apart.
         on: Columns that make a pair.
         groups: Column of groups, e.g. "order".
+        strata: Pairing column of fixed conditions, e.g. "size"; pairs are drawn within them.
         level: Confidence level.
         resamples: Number of resamples.
         seed: Their seed.
 
     Raises:
-        ValueError: As for `paired`; if x does not vary within the arms.
+        ValueError: As for `paired`; if x does not vary within the arms (and strata).
     """
+    if strata is not None and (strata not in on or strata == groups):
+        raise ValueError(
+            f"strata must be one of the pairing columns {list(on)}, and not groups: got {strata!r}"
+        )
     columns = [value, covariate]
     joined, left_out = joined_arms(table, columns, by=by, arms=(a, b), on=on, groups=groups)
     order = [(column, arm) for column in columns for arm in (a, b)]
     rows = joined[order].to_numpy(dtype=float)
-    x = rows[:, 2:]
-    if len(rows) < 2 or (np.ptp(x, axis=0) <= 1e-12 * np.abs(x).max()).all():
+    places = group_codes(labels_of(joined, strata), len(rows))
+    number = 1 if places is None else int(places.max()) + 1
+    rows = np.column_stack([rows, np.zeros(len(rows)) if places is None else places])
+    x = rows[:, 2:4]
+    fit = partial(_ancova, number)
+    offset, slope = fit(rows)
+    if len(rows) < 2 or np.isnan(slope):
         raise ValueError(
             f"{covariate} must vary within the arms, or the slope is not defined: got {len(rows)} "
             "pairs without spread; compare them with paired(...)"
@@ -221,10 +235,11 @@ def adjusted_difference(
     labels = labels_of(joined, groups)
     codes = group_codes(labels, len(rows))
     settings: dict[str, Any] = {"level": level, "resamples": resamples, "seed": seed}
-    offset, slope = _ancova(rows)
     found = []
     for place, estimate in enumerate((offset, slope)):
-        ends = bootstrap_ends(rows, partial(_ancova_part, place), codes, **settings)
+        ends = bootstrap_ends(
+            rows, lambda drawn, place=place: fit(drawn)[place], codes, strata=places, **settings
+        )
         found.append(Interval(float(estimate), *ends, len(rows), level))
     return Adjusted(
         found[0],
@@ -237,19 +252,31 @@ def adjusted_difference(
     )
 
 
-def _ancova(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Solve the normal equations in closed form: rows (..., pair, (y_a, y_b, x_a, x_b))."""
-    means = rows.mean(axis=-2)
-    centred = rows - means[..., None, :]
+def _ancova(strata: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Solve the normal equations in closed form.
+
+    Every pair has both arms, so that the constants of arms and strata are orthogonal and the
+    residual of both is y - mean of its arm - mean of its stratum + mean.
+
+    Args:
+        strata: Number of strata.
+        rows: (..., pair, (y_a, y_b, x_a, x_b, stratum)).
+    """
+    data, place = rows[..., :4], rows[..., 4]
+    means = data.mean(axis=-2)
+    centred = data - means[..., None, :]
+    if strata > 1:
+        both = (centred.reshape(*centred.shape[:-1], 2, 2)).mean(-1)
+        for number in range(strata):
+            mine = (place == number)[..., None]
+            mean = (both * mine).sum(-2) / np.maximum(mine.sum(-2), 1)
+            centred -= np.repeat(np.where(mine, mean[..., None, :], 0), 2, axis=-1)
     y, x = centred[..., :2], centred[..., 2:]
     spread = (x**2).sum((-2, -1))
     # A resample without any spread of x defines no slope; NaN is left out.
-    rounding = 1e-24 * (rows[..., 2:] ** 2).sum((-2, -1))
+    rounding = 1e-24 * (data[..., 2:] ** 2).sum((-2, -1))
     spread = np.where(spread > rounding, spread, np.nan)
     slope = (x * y).sum((-2, -1)) / spread
     offset = means[..., 0] - means[..., 1] - slope * (means[..., 2] - means[..., 3])
     return offset, slope
 
-
-def _ancova_part(place: int, rows: np.ndarray) -> np.ndarray:
-    return _ancova(rows)[place]

@@ -12,6 +12,7 @@ from scipy.optimize import isotonic_regression
 from ctxrnn.analysis import (
     best_rate,
     capacity,
+    capacity_synergy,
     effective_number,
     next_size,
     optimisation_guard,
@@ -352,6 +353,94 @@ def test_effective_number_of_an_indefinite_matrix_drops_negative_eigenvalues():
         effective_number(np.ones((2, 3)))
 
 
+ARMS = {"combined": "es-add-sym", "single": ("e-add", "s-sym")}
+
+
+def three_arms(capacities, *, orders=6, noise=0.0, sizes=(16,), tasks=TASKS, seed=0):
+    """Scores that fall through 0.9 at K = capacities[variant] + a shift of each replicate."""
+    generator = np.random.default_rng(seed)
+    rows = []
+    for order in range(orders):
+        shared = generator.normal()
+        for variant, k_star in capacities.items():
+            own = k_star + 0.5 * shared + noise * generator.normal()
+            for n, k in itertools.product(sizes, tasks):
+                m = 0.9 - 0.02 * (k - own)
+                rows.append((variant, k, n, order, 0, m, 100.0))
+    columns = ["variant", "tasks", "units", "order", "seed", "relative_min", "parameters"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def test_synergy_in_capacity_is_exact_without_noise():
+    table = three_arms({"e-add": 7.0, "s-sym": 9.0, "es-add-sym": 10.5}, sizes=(16, 32))
+    found = capacity_synergy(table, **ARMS)
+    assert list(found.units) == [16, 32]
+    row = found.iloc[0]
+    # The shift of a replicate is common to its arms and drops out of S, in every resample.
+    assert (row.synergy, row.low, row.high) == pytest.approx((1.5, 1.5, 1.5))
+    single = capacity(table, continuous=True).set_index(["variant", "units"]).capacity
+    assert row.capacity_combined == pytest.approx(single["es-add-sym", 16])
+    assert row.capacity_b == pytest.approx(single["s-sym", 16])
+    assert row.claim
+    assert (row.replicates, row.independent, row.flag) == (6, 6, "")
+    coarse = capacity_synergy(table, continuous=False, **ARMS).iloc[0]
+    assert (coarse.capacity_combined, coarse.capacity_b) == (10, 8)
+
+
+@pytest.mark.parametrize(
+    ("capacities", "flag", "synergy"),
+    [
+        ((7.0, 9.0, 40.0), "at least", 11.0),
+        ((7.0, 40.0, 9.0), "at most", -11.0),
+        ((7.0, 9.0, -9.0), "at most", -7.0),
+        ((-9.0, -9.0, 9.0), "at least", 7.0),
+        ((-9.0, 9.0, 9.0), "", 0.0),
+        ((40.0, 9.0, 40.0), "unknown", 0.0),
+    ],
+)
+def test_synergy_in_capacity_beyond_the_range_of_tasks_is_a_bound(capacities, flag, synergy):
+    arms = dict(zip(("e-add", "s-sym", "es-add-sym"), capacities, strict=True))
+    row = capacity_synergy(three_arms(arms, orders=1), **ARMS).iloc[0]
+    assert row.flag == flag
+    assert row.synergy == pytest.approx(synergy, abs=0.7)
+    assert not row.claim
+
+
+def test_no_synergy_in_capacity_is_claimed_where_the_better_part_may_be_larger():
+    table = three_arms({"e-add": 40.0, "s-sym": 9.0, "es-add-sym": 40.0})
+    assert not capacity_synergy(table, **ARMS).claim.any()
+
+
+def test_synergy_in_capacity_is_seldom_claimed_by_chance():
+    tries = 200
+    claims = [
+        capacity_synergy(
+            three_arms(dict.fromkeys(("e-add", "s-sym", "es-add-sym"), 9.0), noise=1.0, seed=seed),
+            resamples=500, **ARMS,
+        ).claim.iloc[0]
+        for seed in range(tries)
+    ]  # fmt: skip
+    # One of the two sides of a 95 % interval, 0.04 for a bootstrap of six values, three errors; S
+    # errs downwards besides.
+    assert np.mean(claims) <= 0.065 + 3 * np.sqrt(0.065 * 0.935 / tries)
+
+
+def test_synergy_in_capacity_compares_replicates_that_all_arms_have():
+    table = three_arms({"e-add": 7.0, "s-sym": 9.0, "es-add-sym": 10.5})
+    cut = table[~((table.variant == "s-sym") & (table.order < 2))]
+    row = capacity_synergy(cut, **ARMS).iloc[0]
+    assert row.replicates == 4
+    assert row.synergy == pytest.approx(1.5)
+    assert not row.claim
+    apart = table.assign(units=table.units + (table.variant == "s-sym"))
+    with pytest.raises(ValueError, match="share no units"):
+        capacity_synergy(apart, **ARMS)
+    with pytest.raises(ValueError, match="unknown variant 's-sym'"):
+        capacity_synergy(table[table.variant != "s-sym"], **ARMS)
+    with pytest.raises(ValueError, match="three arms"):
+        capacity_synergy(table, combined="e-add", single=("e-add", "s-sym"))
+
+
 def budgets(pairs):
     return pd.DataFrame(
         [
@@ -374,7 +463,33 @@ def test_guard_lists_cells_that_rose_by_more_than_the_error_of_the_trials():
     assert found.cells == 5
     # Cells at 1 cannot rise by chance.
     assert found.expected == pytest.approx(3 * 0.15866, rel=1e-3)
-    assert "1 of 5 cells still rose" in str(found)
+    assert "1 of 5 cells rose, 1 fell" in str(found)
+
+
+def test_guard_takes_cells_of_one_order_as_one():
+    generator = np.random.default_rng(0)
+    tries, excluded, alone = 200, 0, 0
+    for _ in range(tries):
+        effect = 0.05 * generator.normal(size=6)
+        cells = [(0.5, 0.5 + e + 0.01 * generator.normal()) for e in effect for _ in range(8)]
+        rows = budgets(cells)
+        rows["order"], rows["seed"] = rows["order"] // 8, rows["order"] % 8
+        found = optimisation_guard(rows, trials=100, groups="order", resamples=1000)
+        assert (found.cells, found.independent) == (48, 6)
+        excluded += found.rise.excludes_zero
+        alone += optimisation_guard(rows, trials=100, resamples=1000).rise.excludes_zero
+    # 0.05 and 0.04 for a bootstrap of six values, with three standard errors; taken as
+    # independent, cells exclude 0 in P(|t_5| > 1.96 / sqrt(8)) = 0.52 of the tries.
+    assert excluded / tries <= 0.09 + 3 * np.sqrt(0.09 * 0.91 / tries)
+    assert alone / tries > 0.52 - 3 * np.sqrt(0.25 / tries)
+
+
+def test_guard_of_few_orders_takes_the_t_interval_of_their_means():
+    rows = budgets([(0.5, 0.6), (0.5, 0.62), (0.5, 0.5), (0.5, 0.52)])
+    rows["order"], rows["seed"] = rows["order"] // 2, rows["order"] % 2
+    found = optimisation_guard(rows, trials=100, groups="order")
+    half = 12.706 * np.std([0.11, 0.01], ddof=1) / np.sqrt(2)
+    assert found.rise.low == pytest.approx(0.06 - half, rel=1e-3)
 
 
 def test_guard_expects_as_many_cells_as_chance_gives():

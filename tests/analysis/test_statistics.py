@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from ctxrnn.analysis._bootstrap import resampled
 from scipy import stats
 
 from ctxrnn.analysis import (
@@ -437,6 +438,93 @@ def test_adjusted_interval_covers_the_true_offset():
     # Not below the coverage of the mean at n = 5, nor above the nominal one, by five errors.
     assert hits / repeats > 0.92 - 5 * np.sqrt(0.92 * 0.08 / repeats)
     assert hits / repeats < 0.95 + 5 * np.sqrt(0.95 * 0.05 / repeats)
+
+
+def sized_table(noise, *, gap=0.0, offset=0.0, within=0.2, drop=(), seed=0):
+    """Size moves x and y together, more steeply than x moves y within a size."""
+    generator = np.random.default_rng(seed)
+    rows = []
+    for number in range(5):
+        for size, height in ((32, 0.0), (48, 0.3), (64, 0.45)):
+            for variant in ("e-add", "s-sym"):
+                a = variant == "s-sym"
+                x = 0.9 + 0.1 * height + gap * a + 0.01 * generator.normal()
+                y = height + within * x + offset * a + noise * generator.normal()
+                rows.append((variant, number, size, x, y))
+    columns = ["variant", "seed", "size", "clean", "area"]
+    return pd.DataFrame(rows, columns=columns).drop(index=list(drop))
+
+
+SIZED = {
+    "a": "s-sym", "b": "e-add", "on": ["seed", "size"], "groups": "seed", "strata": "size",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("drop", [(), (0, 7, 20)])
+def test_adjustment_with_strata_is_least_squares_with_their_constants(drop):
+    table = sized_table(0.05, gap=0.02, offset=0.1, drop=drop)
+    found = adjusted_difference(table, "area", "clean", resamples=200, **SIZED)
+    whole = table[table.groupby(["seed", "size"])["variant"].transform("size") == 2]
+    sizes = [whole["size"] == n for n in (32, 48, 64)]
+    design = np.column_stack([*sizes, whole.variant == "s-sym", whole.clean]).astype(float)
+    reference = np.linalg.lstsq(design, whole.area.to_numpy(), rcond=None)[0]
+    assert found.difference.mean == pytest.approx(reference[3], abs=1e-12)
+    assert found.slope.mean == pytest.approx(reference[4], abs=1e-12)
+    assert found.independent == 5
+    assert len(found.left_out) == len(drop)
+
+
+def test_strata_are_fitted_anew_in_every_resample():
+    """Without noise every resample finds the truth, whichever rows it holds."""
+    table = sized_table(0.0, gap=0.02, offset=0.1, drop=(0, 7, 20))
+    found = adjusted_difference(table, "area", "clean", **SIZED)
+    for interval, truth in ((found.difference, 0.1), (found.slope, 0.2)):
+        assert (interval.mean, interval.low, interval.high) == pytest.approx((truth,) * 3, abs=1e-9)
+
+
+def test_without_strata_the_size_is_taken_for_the_covariate():
+    """Arms of unequal accuracy and one robustness: the slope between sizes makes a difference."""
+    tries, claims, blind = 200, 0, 0
+    for seed in range(tries):
+        table = sized_table(0.02, gap=0.02, within=0.0, seed=seed)
+        options = {**SIZED, "resamples": 500}
+        claims += adjusted_difference(table, "area", "clean", **options).claim
+        options["strata"] = None
+        blind += adjusted_difference(table, "area", "clean", **options).claim
+    assert claims / tries <= 0.09 + 3 * np.sqrt(0.09 * 0.91 / tries)
+    assert blind / tries > 0.5
+
+
+def test_strata_are_pairing_columns_other_than_the_groups():
+    table = sized_table(0.05)
+    for wrong in ("seed", "clean"):
+        with pytest.raises(ValueError, match="strata must be one of the pairing columns"):
+            adjusted_difference(table, "area", "clean", **{**SIZED, "strata": wrong})
+    flat = table.assign(clean=table["size"] / 100)
+    with pytest.raises(ValueError, match="clean must vary within the arms"):
+        adjusted_difference(flat, "area", "clean", **SIZED)
+
+
+def test_rows_are_drawn_within_their_group_and_stratum():
+    groups, strata = np.array([0, 0, 0, 1, 1, 1]), np.array([0, 1, 1, 0, 0, 1])
+    (drawn,) = list(resampled(6, groups, resamples=2000, seed=0, strata=strata))
+    places = np.sort(groups * 2 + strata)
+    cells = (groups * 2 + strata)[drawn]
+    for row in cells:
+        first, second = np.sort(row[:3]), np.sort(row[3:])
+        for part in (first, second):
+            assert np.array_equal(part, places[:3]) or np.array_equal(part, places[3:])
+    assert set(drawn[:, 1]) == {1, 2, 3, 4}
+    (drawn,) = list(resampled(6, None, resamples=500, seed=0, strata=strata))
+    assert (strata[drawn] == strata).all()
+    assert set(drawn[:, 0]) == {0, 3, 4}
+
+
+def test_t_interval_of_groups_is_that_of_their_means():
+    values, groups = np.array([1.0, 3.0, 2.0, 6.0, 4.0, 8.0]), list("aabbcc")
+    found, means = mean_interval(values, groups=groups), mean_interval([2.0, 4.0, 6.0])
+    assert (found.mean, found.low, found.high) == pytest.approx((means.mean, means.low, means.high))
+    assert found.count == 6
 
 
 def test_a_covariate_without_spread_is_refused():

@@ -1,0 +1,135 @@
+"""Synergy in capacity: arms that share their replicates, and so their bootstrap."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ctxrnn._checks import unknown_name
+
+from ._bootstrap import bootstrap_ends
+from ._crossing import of_medians
+from ._paired import FEWEST, independent
+from ._replicates import checked, scores_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def capacity_synergy(
+    table: pd.DataFrame,
+    theta: float = 0.9,
+    *,
+    combined: str,
+    single: tuple[str, str],
+    value: str = "relative_min",
+    by: str = "variant",
+    units: str = "units",
+    tasks: str = "tasks",
+    replicate: Sequence[str] = ("order", "seed"),
+    groups: str | None = None,
+    continuous: bool = True,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Measure synergy in capacity, S = K*_es - max(K*_e, K*_s), at each size.
+
+    K* as in `capacity`, from the replicates and K at which all three arms were measured; the
+    bootstrap draws replicates, the same ones for the three arms, and finds capacities and their
+    maximum anew. A K* outside the range of K counts as its nearest end,
+    so that S is then only a bound or not known: the flag tells. S errs downwards where both parts
+    are about equally good (see `synergy`).
+
+    Args:
+        table: One row per network, at equal parameter count; the size `units` is that by which the
+            arms are matched.
+        theta: Criterion.
+        combined: Arm with both pathways.
+        single: The two arms with one pathway.
+        value: Column of m.
+        by: Column of variants.
+        units: Column of the size.
+        tasks: Column of K.
+        replicate: Columns that tell replicates apart.
+        groups: Column of groups among them, e.g. "order": drawn first, then replicates in them.
+        continuous: Interpolate K* between grid points; otherwise S is as coarse as the grid.
+        level: Confidence level.
+        resamples: Number of resamples.
+        seed: Their seed.
+
+    Returns:
+        One row per size that the three arms share: the size, synergy, low, high, the capacities
+        `capacity_combined`, `capacity_a`, `capacity_b` of the arms in the order given, flag,
+        replicates, independent, and claim: the interval lies above 0, with at least five
+        independent replicates and an estimate that is no upper bound. Flag: "" where all K* lie
+        within the range of K; "at least" where K*_es may be larger; "at most" where K*_es may be
+        smaller or the better part larger; "unknown" where both, or nothing, can be told.
+
+    Raises:
+        ValueError: If a column or an arm is missing, a network occurs twice, a score is not
+            finite, or the arms share no size.
+    """
+    import pandas as pd
+
+    columns = checked(table, theta, value, [by, units, tasks], replicate, groups)
+    arms = (combined, *single)
+    if len(single) != 2 or len(set(arms)) < 3:
+        raise ValueError(f"combined and single must name three arms: got {', '.join(arms)}")
+    for arm in arms:
+        if arm not in set(table[by]):
+            raise unknown_name(by, arm, map(str, table[by].unique()))
+    found = []
+    for size, rows in table[table[by].isin(arms)].groupby(units):
+        whole = rows.groupby([*columns, tasks])[by].transform("nunique") == len(arms)
+        rows = rows[whole]
+        if not len(rows):
+            continue
+        grid = np.sort(rows[tasks].unique())[::-1]
+        scores, codes = scores_of(rows, value, columns, groups, [by, tasks], [np.array(arms), grid])
+        gain = _Gain(grid, theta, continuous)
+        ends = bootstrap_ends(scores, gain, codes, level=level, resamples=resamples, seed=seed)
+        first, *parts = (float(k) for k in gain.capacities(scores[None])[0])
+        flags = gain.flags(scores)
+        flag = _flag(flags, [first, *parts])
+        number = independent(codes, len(scores))
+        row: dict[str, Any] = {units: size, "synergy": first - max(parts)}
+        row |= {"low": ends[0], "high": ends[1], "capacity_combined": first}
+        row |= {"capacity_a": parts[0], "capacity_b": parts[1], "flag": flag}
+        row |= {"replicates": len(scores), "independent": number}
+        row["claim"] = bool(ends[0] > 0 and number >= FEWEST and flag in ("", "at least"))
+        found.append(row)
+    if not found:
+        raise ValueError(f"{', '.join(arms)} share no {units} and {tasks}")
+    return pd.DataFrame(found)
+
+
+class _Gain:
+    """S of scores (..., replicate, arm, K), K falling, arms in the order es, e, s."""
+
+    def __init__(self, grid: np.ndarray, theta: float, continuous: bool) -> None:
+        self.grid = grid
+        self.crossing = of_medians(-grid.astype(float), theta, continuous=continuous)
+
+    def __call__(self, scores: np.ndarray) -> np.ndarray:
+        k = self.capacities(scores)
+        return np.asarray(k[..., 0] - np.maximum(k[..., 1], k[..., 2]))
+
+    def capacities(self, scores: np.ndarray) -> np.ndarray:
+        return np.clip(-self.crossing(scores), self.grid[-1], self.grid[0])
+
+    def flags(self, scores: np.ndarray) -> list[str]:
+        return [{-np.inf: "at least", np.inf: "below"}.get(k, "") for k in self.crossing(scores)]
+
+
+def _flag(flags: Sequence[str], capacities: Sequence[float]) -> str:
+    """Tell in which direction S is bounded."""
+    best = max(capacities[1:])
+    others = {flag for flag, k in zip(flags[1:], capacities[1:], strict=True) if k == best}
+    larger = flags[0] == "at least" or "below" in others
+    smaller = flags[0] == "below" or "at least" in others
+    if larger and smaller:
+        return "unknown"
+    return "at least" if larger else "at most" if smaller else ""
