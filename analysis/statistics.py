@@ -237,9 +237,11 @@ def adjusted_difference(
     settings: dict[str, Any] = {"level": level, "resamples": resamples, "seed": seed}
     found = []
     for place, estimate in enumerate((offset, slope)):
-        ends = bootstrap_ends(
-            rows, lambda drawn, place=place: fit(drawn)[place], codes, strata=places, **settings
-        )
+
+        def part(drawn: np.ndarray, place: int = place) -> np.ndarray:
+            return fit(drawn)[place]
+
+        ends = bootstrap_ends(rows, part, codes, strata=places, **settings)
         found.append(Interval(float(estimate), *ends, len(rows), level))
     return Adjusted(
         found[0],
@@ -279,4 +281,3 @@ def _ancova(strata: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     slope = (x * y).sum((-2, -1)) / spread
     offset = means[..., 0] - means[..., 1] - slope * (means[..., 2] - means[..., 3])
     return offset, slope
-

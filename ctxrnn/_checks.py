@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -66,6 +66,26 @@ def check_count(name: str, value: int, minimum: int = 1) -> None:
     check_integer(name, value)
     if int(value) < minimum:
         raise ValueError(f"{name} must be at least {minimum}: got {value}")
+
+
+def check_rising(
+    name: str,
+    values: Sequence[float],
+    *,
+    least: int = 2,
+    reach: float = 0.0,
+    most: float = math.inf,
+) -> None:
+    """Raise ValueError unless levels start at 0, rise, and end between `reach` and `most`."""
+    row = np.asarray(values, dtype=float)
+    good = len(row) >= least and np.isfinite(row).all() and row[0] == 0
+    if not (good and (np.diff(row) > 0).all() and reach <= row[-1] <= most):
+        end = f", up to {reach:g} at least" if reach else ""
+        end += f" and {most:g} at most" if most < math.inf else ""
+        raise ValueError(
+            f"{name} must be at least {least} numbers that start at 0 and rise{end}: got "
+            f"{list(values)}"
+        )
 
 
 def check_finite(name: str, tensor: torch.Tensor, remedy: str) -> None:

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ctxrnn._checks import check_fraction, unknown_name
+from ctxrnn._checks import check_fraction, check_rising, unknown_name
 from ctxrnn.studies._common import (
     PAIR,
     PAPER,
     QUICK,
     SMOKE,
-    averaged,
     check_arms,
     comparison_row,
     comparison_table,
     comparisons,
+    network_interval,
     replicates,
     sentence,
 )
@@ -72,8 +72,8 @@ class AmbiguitySettings:
         seeds: Networks per variant and size.
         corruptions: Which corruptions.
         single: Whether combinations are also corrupted in one pathway alone.
-        effects: Relative changes of the vector field at which noise is matched in effect; empty
-            for none.
+        effects: Relative changes of the vector field at which noise is matched in effect, from 0
+            on; empty for none.
         criterion: Networks compared have a mean accuracy of at least this fraction of the ceiling.
         trials: Fresh trials per task in a sweep.
         base: What the networks have in common.
@@ -97,6 +97,10 @@ class AmbiguitySettings:
             )
         check_arms(self.variants, orders=self.orders, seeds=self.seeds, trials=self.trials)
         check_fraction("criterion", self.criterion)
+        if self.effects:
+            check_rising("effects", self.effects)
+        if not self.corruptions:
+            raise ValueError("corruptions must be given: got none")
         for kind in self.corruptions:
             if kind not in CORRUPTED:
                 raise unknown_name("corruption", kind, CORRUPTED)
@@ -268,19 +272,21 @@ def _tables(settings: AmbiguitySettings, tables: Tables) -> dict[str, pd.DataFra
         rows.append(dict(zip(_KEYS, key, strict=True)) | _measures(part, settings))
     networks = cells.merge(pd.DataFrame(rows), on=_KEYS)
     networks["passes"] = networks["relative_mean"] >= settings.criterion
+    made: dict[str, pd.DataFrame] = {}
     if "crossings" in tables:
-        sharp = tables["crossings"].groupby(_KEYS, as_index=False)[["slope", "neither"]].mean()
-        sharp = sharp.rename(columns={"slope": "crossing_slope", "neither": "crossing_neither"})
-        networks = networks.merge(sharp, on=_KEYS, how="left")
+        # Over a pair and its mirror the crossings average to 0.5 whatever the network does.
+        crossings = tables["crossings"].assign(away=lambda t: (t["level"] - 0.5).abs())
+        sharp = crossings.groupby(_KEYS, as_index=False)[["away", "slope", "neither"]].mean()
+        names = {name: f"crossing_{name}" for name in ("away", "slope", "neither")}
+        networks = networks.merge(sharp.rename(columns=names), on=_KEYS, how="left")
+        made["twins"] = _twins(crossings, networks)
     passing = networks[networks["passes"]]
     names = {column: name for column, name in _MEASURES.items() if column in networks}
     compared = []
     for size, part in passing.groupby("size", sort=False):
         compared += comparisons(part, names, settings.variants, size=str(size))
-    compared += comparisons(
-        averaged(passing, names, ["size"]), names, settings.variants, size="all"
-    )
-    return {
+    compared += comparisons(passing, names, settings.variants, over=["size"], size="all")
+    return made | {
         "networks": networks,
         "passing": networks.groupby(["variant", "size"], sort=False)["passes"]
         .agg(["sum", "size"])
@@ -291,10 +297,33 @@ def _tables(settings: AmbiguitySettings, tables: Tables) -> dict[str, pd.DataFra
     }
 
 
+def _twins(crossings: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:
+    """Tell how sharply networks that pass choose between each pair of twins, by variant."""
+    import pandas as pd
+
+    rows = []
+    passing = networks.loc[networks["passes"], _KEYS]
+    mine = crossings.merge(passing, on=_KEYS)
+    pairs = mine.assign(
+        pair=["-".join(sorted(pair)) for pair in zip(mine["task"], mine["other"], strict=True)]
+    )
+    for (variant, pair), part in pairs.groupby(["variant", "pair"], sort=False):
+        row = {"variant": variant, "pair": pair, "crossings": len(part)}
+        row["not_crossed"] = int(part["level"].isna().sum())
+        row["flatter_than_blend"] = float((part["slope"].dropna() < 1).mean())
+        for name in ("slope", "away", "neither"):
+            single = part.groupby(["order", "seed"])[name].mean()
+            interval = network_interval(single)
+            row |= {name: interval.mean, f"{name}_low": interval.low}
+            row |= {f"{name}_high": interval.high, "n": interval.count}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
 def _adjusted(
     networks: pd.DataFrame, names: Mapping[str, str], settings: AmbiguitySettings
 ) -> pd.DataFrame:
-    """Compare all networks at equal clean accuracy, by regression on it."""
+    """Compare all networks at equal clean accuracy, by regression on it within sizes."""
     from ctxrnn.analysis import adjusted_difference
 
     rows = []
@@ -305,7 +334,7 @@ def _adjusted(
                 try:
                     found = adjusted_difference(
                         usable, column, "normalised_mean", a=a, b=b, on=[*PAIR, "size"],
-                        groups="seed",
+                        groups="seed", strata="size",
                     )  # fmt: skip
                 except ValueError:  # too few complete pairs, or no spread
                     continue
@@ -330,7 +359,16 @@ def _findings(settings: AmbiguitySettings, tables: Tables) -> Sequence[str]:
         if row["size"] == "all":
             lines.append(sentence(row, "networks that pass, mean over sizes, "))
     for row in tables["adjusted"].to_dict("records"):
-        lines.append(sentence(row, "all networks, at equal clean accuracy, "))
+        lines.append(sentence(row, "all networks, at equal clean accuracy within sizes, "))
+    if "twins" in tables:
+        for row in tables["twins"].to_dict("records"):
+            lines.append(
+                f"{row['variant']}, choice between {row['pair'].replace('-', ' and ')}: slope "
+                f"{row['slope']:.2f} [{row['slope_low']:.2f}, {row['slope_high']:.2f}] per unit of "
+                f"lambda (a blend has 1; {100 * row['flatter_than_blend']:.0f} % of "
+                f"{row['crossings']} crossings are flatter), {row['away']:.2f} away from 0.5 (n = "
+                f"{row['n']} seeds)"
+            )
     return lines
 
 

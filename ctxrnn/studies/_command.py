@@ -95,6 +95,7 @@ class _StudyCommand(click.Command):
     ) -> None:
         chosen = study(self.study_name, scale, assignments)
         if dry_run:
+            chosen.check_device(executor)
             click.echo(estimate(chosen, workers))
             return
         folder = out or Path("results") / f"{chosen.name}-{scale}"

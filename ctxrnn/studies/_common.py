@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -136,22 +135,26 @@ FEWEST = 5
 """Fewest independent pairs of which anything is claimed."""
 _COLUMNS = (
     "measure", "kind", "a", "b", "difference", "difference_low", "difference_high", "n",
-    "effect_size", "p", "left_out", "claim",
+    "effect_size", "p", "left_out", "claim", "conditions_left_out",
 )  # fmt: skip
 
 
-def network_interval(values: Sequence[float] | np.ndarray) -> Interval:
-    """Return the interval of a mean over networks: bootstrap, or Student's t below five.
+def network_interval(values: Sequence[float] | np.ndarray, groups: Any = None) -> Interval:
+    """Return Student's t interval of a mean over networks, as the figures draw it.
 
     Values that are NaN are left out.
+
+    Args:
+        values: One value per network.
+        groups: Group of each value, e.g. its task order, where orders have several seeds.
     """
-    from ctxrnn.analysis import Interval, bootstrap_interval, mean_interval
+    from ctxrnn.analysis import Interval, mean_interval
 
     known = np.asarray(values, dtype=float)
-    known = known[np.isfinite(known)]
-    if not known.size:
+    there = np.isfinite(known)
+    if not there.any():
         return Interval(float("nan"), float("nan"), float("nan"), 0, 0.95)
-    return bootstrap_interval(known) if known.size >= FEWEST else mean_interval(known)
+    return mean_interval(known[there], groups=None if groups is None else np.asarray(groups)[there])
 
 
 def clusters(table: pd.DataFrame) -> str | None:
@@ -161,40 +164,51 @@ def clusters(table: pd.DataFrame) -> str | None:
     return "order" if 1 < orders < len(pairs) else None
 
 
-def averaged(table: pd.DataFrame, values: Iterable[str], over: Sequence[str]) -> pd.DataFrame:
-    """Average each network's values over conditions that all arms of its pair have.
+def replicate_column(table: pd.DataFrame) -> str:
+    """Return the column whose values are independent in a table of several rows per replicate."""
+    return "order" if table["order"].nunique() > 1 else "seed"
+
+
+def averaged(
+    table: pd.DataFrame, value: str, over: Sequence[str], arms: Sequence[str]
+) -> tuple[pd.DataFrame, int]:
+    """Average each network's value over the conditions that all compared arms of its pair have.
 
     A value that is NaN in one of them makes the average NaN, so that the pair is left out.
 
     Args:
         table: One row per network and condition.
-        values: Columns to average.
+        value: Column to average.
         over: Columns that make a condition, e.g. size and tasks.
+        arms: Variants that are compared.
+
+    Returns:
+        One row per network, and how many conditions of a pair some arms have and others lack.
     """
-    wanted = table["variant"].nunique()
-    whole = table[table.groupby([*PAIR, *over])["variant"].transform("nunique") == wanted]
-    grouped = whole.groupby([*PAIR, "variant"], sort=False)[list(values)]
-    return grouped.agg(lambda part: part.mean(skipna=False)).reset_index()
+    mine = table[table["variant"].isin(arms)]
+    counts = mine.groupby([*PAIR, *over])["variant"].transform("nunique")
+    partial = mine.loc[counts < len(arms), [*PAIR, *over]].drop_duplicates()
+    grouped = mine[counts == len(arms)].groupby([*PAIR, "variant"], sort=False)[[value]]
+    return grouped.agg(lambda part: part.mean(skipna=False)).reset_index(), len(partial)
 
 
-def comparison_row(found: Any, independent: int | None = None, **labels: Any) -> dict[str, Any]:
+def comparison_row(found: Any, **labels: Any) -> dict[str, Any]:
     """Return a paired difference, an adjusted one or a synergy as a row of a table.
 
     Args:
         found: The result.
-        independent: Number of independent pairs; None takes all pairs.
         labels: Columns to add.
     """
     interval = getattr(found, "difference", None) or found.synergy
-    number = found.count if independent is None else independent
     return {
         **labels,
         **interval_row("difference", interval),
-        "n": number,
+        "n": found.independent,
         "effect_size": getattr(found, "effect_size", float("nan")),
         "p": getattr(found, "p", float("nan")),
         "left_out": len(found.left_out),
-        "claim": bool(found.claim and number >= FEWEST),
+        "claim": bool(found.claim and found.independent >= FEWEST),
+        "conditions_left_out": 0,
     }
 
 
@@ -206,7 +220,11 @@ def comparison_table(rows: Sequence[Mapping[str, Any]], *labels: str) -> pd.Data
 
 
 def comparisons(
-    table: pd.DataFrame, values: Mapping[str, str], variants: Sequence[str], **labels: Any
+    table: pd.DataFrame,
+    values: Mapping[str, str],
+    variants: Sequence[str],
+    over: Sequence[str] = (),
+    **labels: Any,
 ) -> list[dict[str, Any]]:
     """Compare all pairs of arms, and combinations with the better of their parts (synergy).
 
@@ -214,48 +232,82 @@ def comparisons(
     several seeds are drawn as groups.
 
     Args:
-        table: One row per network, with columns variant, order and seed.
+        table: One row per network (and condition), with columns variant, order and seed.
         values: Column -> its name in words.
         variants: Arms in order; the first of a pair is the later one.
+        over: Columns that make a condition, to average over; see `averaged`.
         labels: Columns to add.
     """
     from ctxrnn.analysis import paired, synergy
 
     if not len(table):
         return []
-    rows: list[dict[str, Any]] = []
-    groups = clusters(table)
-    options: dict[str, Any] = {"on": PAIR, "groups": groups}
     arms = [variant for variant in variants if (table["variant"] == variant).any()]
-
-    def told(find: Callable[[], Any], column: str, kind: str, compared: tuple[str, ...]) -> None:
-        try:
-            found = find()
-        except ValueError:  # no pair is complete
-            return
-        count = found.count
-        if groups is not None:
-            usable = table[table["variant"].isin(compared) & table[column].notna()]
-            complete = usable.groupby(PAIR)["variant"].nunique() == len(compared)
-            count = complete[complete].index.get_level_values(groups).nunique()
-        a, *parts = compared
-        b = parts[0] if kind == "paired" else f"best of {', '.join(parts)}"
-        words = {"measure": values[column], "kind": kind, "a": a, "b": b}
-        rows.append(comparison_row(found, count, **labels, **words))
-
-    for column in values:
-        for place, b in enumerate(arms):
-            for a in arms[place + 1 :]:
-                pair = functools.partial(paired, table, column, a=a, b=b, **options)
-                told(pair, column, "paired", (a, b))
-        for a in arms:
-            parts = parts_of(a, arms) if a.startswith("es") else None
-            if parts is not None:
-                gain = functools.partial(
-                    synergy, table, column, combined=a, single=parts, **options
-                )
-                told(gain, column, "synergy", (a, *parts))
+    compared: list[tuple[str, ...]] = [
+        (a, b) for place, b in enumerate(arms) for a in arms[place + 1 :]
+    ]
+    triples = [(a, parts_of(a, arms)) for a in arms if a.startswith("es")]
+    compared += [(a, *parts) for a, parts in triples if parts is not None]
+    rows: list[dict[str, Any]] = []
+    for column, name in values.items():
+        for a, *others in compared:
+            mine, partial = table, 0
+            if over:
+                mine, partial = averaged(table, column, over, (a, *others))
+            options: dict[str, Any] = {"on": PAIR, "groups": clusters(table)}
+            kind, b = "paired", others[0]
+            try:
+                if len(others) == 1:
+                    found: Any = paired(mine, column, a=a, b=b, **options)
+                else:
+                    kind, b = "synergy", f"best of {', '.join(others)}"
+                    parts = (others[0], others[1])
+                    found = synergy(mine, column, combined=a, single=parts, **options)
+            except ValueError:  # no pair is complete
+                continue
+            row = comparison_row(found, **labels, measure=name, kind=kind, a=a, b=b)
+            rows.append(row | {"conditions_left_out": partial})
     return rows
+
+
+def capacity_synergies(
+    table: pd.DataFrame, variants: Sequence[str], theta: float, **how: Any
+) -> pd.DataFrame:
+    """Measure synergy in K* for every combination whose parts are there, at every size.
+
+    Args:
+        table: One row per network, at equal parameter count.
+        variants: Arms in order.
+        theta: Criterion.
+        how: Options of `ctxrnn.analysis.capacity_synergy`.
+    """
+    import pandas as pd
+
+    from ctxrnn.analysis import capacity_synergy
+
+    parts = []
+    for combined in variants:
+        single = parts_of(combined, variants) if combined.startswith("es") else None
+        if single is None:
+            continue
+        try:
+            found = capacity_synergy(table, theta, combined=combined, single=single, **how)
+        except ValueError:  # an arm is not there yet
+            continue
+        found.insert(0, "combined", combined)
+        parts.append(found)
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def capacity_sentence(row: Mapping[str, Any], where: str = "") -> str:
+    """Return synergy in K* as a sentence that claims nothing where it is not known."""
+    head = f"{where}{row['combined']}, N = {row['size']}, K*: S "
+    if row["flag"] == "unknown":
+        return f"{head}is not known: K* lies outside the range of K"
+    bound = f"{row['flag']} " if row["flag"] else ""
+    interval = f"{bound}{row['synergy']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]"
+    end = "" if row["claim"] else "; no claim of synergy"
+    return f"{head}{interval} (n = {row['independent']}){end}"
 
 
 def sentence(row: Mapping[str, Any], where: str = "") -> str:
@@ -266,6 +318,8 @@ def sentence(row: Mapping[str, Any], where: str = "") -> str:
     end = "" if row["claim"] else "; no claim: the interval includes 0 or the pairs are too few"
     if row["kind"] == "synergy" and row["difference_high"] < 0 and row["n"] >= FEWEST:
         end = "; below 0 (S errs downwards: see the difference from the better part)"
+    if row.get("conditions_left_out"):
+        end += f"; {row['conditions_left_out']} conditions that not all of them have are left out"
     effect = f", d_z = {row['effect_size']:.2f}" if row["effect_size"] == row["effect_size"] else ""
     kind = "S" if row["kind"] == "synergy" else row["measure"]
     against = f"{row['a']} against {row['b']}"

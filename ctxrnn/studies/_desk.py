@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import re
 import traceback
@@ -144,22 +143,34 @@ def as_result(measured: Mapping[str, Any], **more: Any) -> Result:
     for name, value in measured.items():
         if isinstance(value, pd.DataFrame):
             value = _checked_table(str(name), value)
-            try:
-                json.dumps([as_json(column.tolist()) for _, column in value.items()])
-            except (TypeError, ValueError) as error:
-                raise TypeError(
-                    f"a measure's table {name!r} must hold numbers, strings and booleans: {error}"
-                ) from error
+            for column, entries in value.items():
+                wrong = next((v for v in entries.tolist() if not _plain(as_json(v))), None)
+                if wrong is not None:
+                    raise TypeError(
+                        f"a measure's table {name!r} must hold numbers (of 64 bits), strings and "
+                        f"booleans: column {column!r} holds {_told_value(wrong)}"
+                    )
             tables[str(name)] = value
             continue
         plain = as_json(value)
-        if plain is not None and not isinstance(plain, str | bool | int | float):
+        if not _plain(plain):
             raise TypeError(
-                f"a measure's {name!r} must be a number, string, boolean, None or a pandas "
-                f"DataFrame: got {type(value).__name__}"
+                f"a measure's {name!r} must be a number (of 64 bits), string, boolean, None or a "
+                f"pandas DataFrame: got {_told_value(value)}"
             )
         values[str(name)] = plain
     return Result(values, tables, **more)
+
+
+def _plain(value: Any) -> bool:
+    """Tell whether a value can stand in a record and in a table's cell."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return -(2**63) <= value < 2**63
+    return value is None or isinstance(value, str | bool | float)
+
+
+def _told_value(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, int) else type(value).__name__
 
 
 RESERVED = frozenset({"cells", "failures", "records", "settings", "provenance", "findings"})

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ctxrnn._checks import check_positive
+from ctxrnn._checks import check_positive, check_rising
 from ctxrnn.studies._common import (
     FEWEST,
     PAIR,
     PAPER,
     QUICK,
     SMOKE,
-    averaged,
+    capacity_sentence,
+    capacity_synergies,
     check_arms,
     clusters,
     comparison_table,
@@ -67,6 +68,9 @@ class LoadSettings:
     def __post_init__(self) -> None:
         check_arms(self.variants, orders=self.orders, seeds=self.seeds, trials=self.trials)
         check_positive("theta", self.theta)
+        check_rising("levels", self.levels, reach=0.5, most=1)
+        if not self.sizes or not self.tasks:
+            raise ValueError("sizes and tasks must be given: got none")
         if min(self.tasks) < 2 or max(self.tasks) > len(self.base.tasks):
             raise ValueError(
                 f"tasks must lie between 2 and {len(self.base.tasks)}, the size of the pool: got "
@@ -112,7 +116,8 @@ def _tables(settings: LoadSettings, tables: Tables) -> dict[str, pd.DataFrame]:
     from ctxrnn.analysis import capacity
 
     cells = tables["cells"]
-    found = capacity(cells, settings.theta, units="size", parameters="parameters", continuous=True)
+    how: dict[str, Any] = {"units": "size", "groups": clusters(cells), "continuous": True}
+    found = capacity(cells, settings.theta, parameters="parameters", **how)
     networks = cells.merge(
         found[["variant", "size", "capacity", "flag"]], on=["variant", "size"], how="left"
     )
@@ -134,8 +139,10 @@ def _tables(settings: LoadSettings, tables: Tables) -> dict[str, pd.DataFrame]:
                 )  # fmt: skip
     made = {"networks": networks, "capacity": found, "relation": pd.DataFrame(rows)}
     names = {"area": "area A", "area_relative": "A / clean"}
-    compared = comparisons(averaged(networks, names, ["size", "tasks"]), names, settings.variants)
-    return made | {"comparisons": comparison_table(compared)}
+    compared = comparisons(networks, names, settings.variants, over=["size", "tasks"])
+    made |= {"comparisons": comparison_table(compared)}
+    gains = capacity_synergies(cells, settings.variants, settings.theta, **how)
+    return made | ({"capacity_synergy": gains} if len(gains) else {})
 
 
 def _slopes(networks: pd.DataFrame, measure: str) -> list[float]:
@@ -171,6 +178,8 @@ def _findings(settings: LoadSettings, tables: Tables) -> Sequence[str]:
     lines += [
         sentence(row, "mean over sizes and K, ") for row in tables["comparisons"].to_dict("records")
     ]
+    if "capacity_synergy" in tables:
+        lines += [capacity_sentence(row) for row in tables["capacity_synergy"].to_dict("records")]
     return lines
 
 
@@ -183,7 +192,7 @@ RECIPE = Recipe(
         ),
         "quick": LoadSettings(theta=0.8),
         "paper": LoadSettings(
-            sizes=(16, 32, 64, 128, 256), tasks=(2, 4, 8, 12, 16, 20), seeds=2, trials=256,
+            sizes=(16, 32, 64, 128, 256), tasks=(2, 4, 8, 12, 16, 20), orders=10, trials=256,
             base=PAPER,
         ),
     },

@@ -110,7 +110,7 @@ class Networks:
     ) -> Iterator[tuple[Cell, Result | Exception]]:
         """Train, save, test and measure; yield each cell as soon as it is measured."""
         started = time.process_time()
-        device = _device(self.base.device)
+        device = device_of(self.base)
         wanted: dict[str, tuple[Plan, list[Cell]]] = {}
         for cell in cells:
             plan = self.plan(cell)
@@ -167,10 +167,14 @@ class Networks:
         return [item for item in found if item is not None]
 
 
-def _device(name: str) -> torch.device:
-    device = torch.device(name)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise RuntimeError(f"device={name} was asked for, but torch sees no GPU: use device=cpu")
+def device_of(base: NetworkSettings) -> torch.device:
+    """Return where networks are computed; raise RuntimeError if this machine has no such device."""
+    device = torch.device(base.device)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise RuntimeError(
+            f"device={base.device} was asked for, but torch sees {torch.cuda.device_count()} GPUs: "
+            "use device=cpu"
+        )
     return device
 
 

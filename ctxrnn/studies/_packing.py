@@ -17,13 +17,15 @@ from ctxrnn.studies._common import (
     PAPER,
     QUICK,
     SMOKE,
-    averaged,
+    capacity_sentence,
+    capacity_synergies,
     check_arms,
     clusters,
     comparison_table,
     comparisons,
     interval_row,
     network_interval,
+    replicate_column,
     replicates,
     sentence,
     with_train,
@@ -214,7 +216,8 @@ def _foreseen(settings: PackingSettings) -> list[Cell]:
 
 def _measure(trained: Trained, most: int) -> dict[str, Any]:
     """Measure how alike the tasks are, in networks with all of them."""
-    if trained.cell["tasks"] < most or trained.cell["tasks"] < 2:
+    few = trained.cell["tasks"] < most or trained.cell["tasks"] < 2
+    if few or trained.network.variant == "none":
         return {}
     from ctxrnn.analysis import cross_context, effective_number
 
@@ -278,6 +281,15 @@ def _tables(settings: PackingSettings, tables: Tables) -> dict[str, pd.DataFrame
             for theta in thetas
         ]
         made[name] = pd.concat(parts, ignore_index=True)
+    if "M2" in settings.matchings:
+        same = on_map[on_map["matching"] == "M2"]
+        gains = pd.concat(
+            capacity_synergies(
+                same, settings.variants, theta, units="size", groups=clusters(same)
+            ).assign(theta=theta)
+            for theta in thetas
+        )
+        made |= {"capacity_synergy": gains} if len(gains) else {}
     made["areas"] = _areas(settings, on_map)
     made["comparisons"] = _comparisons(settings, on_map)
     if (cells["budget"] == 2).any():
@@ -319,12 +331,14 @@ def _areas(settings: PackingSettings, on_map: pd.DataFrame) -> pd.DataFrame:
     column = f"solved_{settings.theta:g}"
     rows = []
     for labels, part in on_map.groupby(["matching", "variant", "tasks"], sort=False):
-        found = [
-            packing_area(one["size"], one[column])
-            for _, one in part.groupby(PAIR)
+        found = {
+            key: packing_area(one["size"], one[column])
+            for key, one in part.groupby(PAIR)
             if len(one) == len(settings.sizes) > 1
-        ]
-        interval = network_interval(found)
+        }
+        several = clusters(part) is not None
+        orders = [order for order, _ in found] if several else None
+        interval = network_interval(list(found.values()), orders)
         rows.append(
             dict(zip(("matching", "variant", "tasks"), labels, strict=True))
             | interval_row("area", interval)
@@ -338,8 +352,9 @@ def _comparisons(settings: PackingSettings, on_map: pd.DataFrame) -> pd.DataFram
     column = f"solved_{settings.theta:g}"
     names = {column: f"tasks solved at {settings.theta:g}", "relative_min": "worst task"}
     for matching, part in on_map.groupby("matching", sort=False):
-        table = averaged(part, names, ["size", "tasks"])
-        rows += comparisons(table, names, settings.variants, matching=matching)
+        rows += comparisons(
+            part, names, settings.variants, over=["size", "tasks"], matching=matching
+        )
     return comparison_table(rows, "matching")
 
 
@@ -353,15 +368,17 @@ def _guarded(settings: PackingSettings, cells: pd.DataFrame) -> dict[str, pd.Dat
     if not cells.duplicated(axes).any():
         return {}
     found = optimisation_guard(
-        cells, trials=settings.base.test_trials, on=axes, groups=clusters(cells)
+        cells, trials=settings.base.test_trials, on=axes, groups=replicate_column(cells)
     )
     rise = found.rise
     summary = {
         "cells": found.cells,
+        "independent": found.independent,
         "rise": rise.mean,
         "rise_low": rise.low,
         "rise_high": rise.high,
         "still_rising": len(found.rising),
+        "falling": found.falling,
         "by_chance": found.expected,
     }
     return {"guard": pd.DataFrame([summary]), "still_rising": found.rising}
@@ -405,14 +422,20 @@ def _findings(settings: PackingSettings, tables: Tables) -> Sequence[str]:
         mine = {row["a"], *(row["b"].removeprefix("best of ").split(", "))}
         if any((variant, row["matching"]) in trained for variant in mine):
             lines.append(sentence(row, f"{row['matching']}, mean over the map, "))
+    if "capacity_synergy" in tables:
+        gains = tables["capacity_synergy"]
+        mine = gains[gains["theta"] == settings.theta]
+        lines += [capacity_sentence(row, "M2, ") for row in mine.to_dict("records")]
     if "guard" in tables:
         row = tables["guard"].iloc[0]
         lines.append(
             f"With twice the steps the worst task rises by {row['rise']:+.3f} "
             f"[{row['rise_low']:+.3f}, {row['rise_high']:+.3f}] on a sample of "
-            f"{int(row['cells'])} networks; {int(row['still_rising'])} of them rise by more than "
-            f"one standard error (about {row['by_chance']:.0f} by chance alone). Where it rises, "
-            "sizes and capacities here are limits of this training, not of the networks."
+            f"{int(row['cells'])} networks (n = {int(row['independent'])} independent "
+            f"{replicate_column(tables['cells'])}s); {int(row['still_rising'])} of them rise and "
+            f"{int(row['falling'])} fall by more than one standard error of the test trials (about "
+            f"{row['by_chance']:.0f} each by the chance of those alone). Where it rises, sizes and "
+            "capacities here are limits of this training, not of the networks."
         )
     return lines
 
@@ -452,8 +475,7 @@ RECIPE = Recipe(
         "paper": PackingSettings(
             sizes=(8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256),
             tasks=(2, 4, 6, 8, 10, 12, 16, 20),
-            orders=5,
-            seeds=2,
+            orders=10,
             rates=(1e-3, 3e-3),
             grid=_FINE,
             bisected=("M1", "M2", "M3"),

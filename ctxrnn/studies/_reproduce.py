@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ctxrnn import TrainConfig, matched_units, parameter_count
 from ctxrnn._catalogue import check_variant
 from ctxrnn._checkpoint import versions
-from ctxrnn._checks import check_count, unknown_name
+from ctxrnn._checks import check_count, check_rising, unknown_name
 from ctxrnn.studies._cells import Cell
 from ctxrnn.studies._configured import to_dict
 from ctxrnn.studies._networks import Trained
@@ -51,6 +51,7 @@ class ReproduceSettings:
     def __post_init__(self) -> None:
         for name in ("units", "seeds", "ambiguity_trials"):
             check_count(name, getattr(self, name))
+        check_rising("levels", self.levels, reach=0.5, most=1)
         for variant in self.variants:
             check_variant(variant)
         if len(set(self.variants)) != len(self.variants) or not self.variants:

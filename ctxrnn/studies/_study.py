@@ -19,7 +19,7 @@ from ctxrnn.studies._configured import changed, parsed
 from ctxrnn.studies._desk import EachCell, Event, Work, stops
 from ctxrnn.studies._grouping import grouped
 from ctxrnn.studies._local import Executor, InlineExecutor, LocalExecutor
-from ctxrnn.studies._networks import Measure, Networks
+from ctxrnn.studies._networks import Measure, Networks, device_of
 from ctxrnn.studies._plan import NetworkSettings
 from ctxrnn.studies._progress import Progress
 from ctxrnn.studies._results import ResultsFolder, Tables, as_tables, failures
@@ -180,10 +180,12 @@ class Study:
 
         Raises:
             ValueError: If the folder holds other things, or this study with other settings.
+            RuntimeError: If the networks' device is not there.
             OSError: If the folder is in use by another process, or the disk is full.
             KeyboardInterrupt: On Ctrl-C; the folder can be resumed.
         """
         results = ResultsFolder(Path("results") / self.name if folder is None else folder)
+        self.check_device(executor)
         chosen = _executor(executor, workers, address, gpus)
         provenance = {
             "command": command or f"Study({self.name!r}).run(...)",
@@ -196,6 +198,11 @@ class Study:
             _Drive(self, results, store, chosen, run, progress).go()
             tables = self._export(results, store)
         return tables["cells"]
+
+    def check_device(self, executor: str | Executor) -> None:
+        """Raise RuntimeError if networks are to be computed here on a device that is not there."""
+        if self.work is None and executor in ("local", "inline"):
+            device_of(self.base)
 
     def load(self, folder: str | Path) -> Tables:
         """Return the tables of a results folder: of the records, and those made from them."""
@@ -233,7 +240,8 @@ class Study:
                 tables |= dict(self.tables(tables))
         tables |= {"failures": failed} if len(failed) else {}
         for name, table in tables.items():
-            results.write_table(name, table)
+            with _warned(results, f"the table {name}"):
+                results.write_table(name, table)
         seconds = sum(row.seconds for row in rows)
         results.write_json(
             "provenance.json", {"runs": store.runs(), "seconds of all cells": round(seconds, 1)}

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ctxrnn._checks import unknown_name
+from ctxrnn._checks import check_rising, unknown_name
 from ctxrnn.studies._cells import Cell
 from ctxrnn.studies._common import (
+    FEWEST,
     PAPER,
     QUICK,
     SMOKE,
@@ -72,6 +73,7 @@ class SynergySettings:
                 f"orders must be 1, since the tasks are the whole pool: got {self.orders}"
             )
         check_arms(self.variants, orders=self.orders, seeds=self.seeds, trials=self.trials)
+        check_rising("levels", self.levels, reach=0.5, most=1)
         for arm in self.arms:
             if arm not in ARMS:
                 raise unknown_name("arm", arm, ARMS)
@@ -212,11 +214,13 @@ def _findings(settings: SynergySettings, tables: Tables) -> Sequence[str]:
     for row in tables["comparisons"].to_dict("records"):
         if row["kind"] == "synergy":
             lines.append(sentence(row, f"{row['arm']} training, N = {row['size']}, "))
-    if not any(
-        row["claim"] and row["difference"] > 0
-        for row in tables["comparisons"].to_dict("records")
-        if row["kind"] == "synergy"
-    ):
+    found = tables["comparisons"]
+    gains = found[found["kind"] == "synergy"]
+    if len(gains) and (gains["n"] < FEWEST).all():
+        lines.append(
+            f"Nothing is said of synergy: fewer than {FEWEST} triples of networks are complete."
+        )
+    elif len(gains) and not gains["claim"].astype(bool).any():
         lines.append(
             "No synergy was found in this run: no interval of S lies above 0. That is a failure to "
             "reproduce the claim under these definitions, not evidence against it elsewhere."

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ctxrnn._checks import check_not_negative, check_positive
+from ctxrnn._checks import check_count, check_not_negative, check_positive, check_rising
 from ctxrnn.studies._common import (
     PAPER,
     QUICK,
@@ -74,8 +74,17 @@ class TimescalesSettings:
         for variant in self.variants:
             if not variant.startswith("es"):
                 raise ValueError(f"variants must have both pathways (es-...): got {variant!r}")
+        check_count("others", self.others)
+        if len(set(self.taus)) < max(2, len(self.taus)):
+            raise ValueError(
+                "taus must be at least two time constants (fast and slow), each once: got "
+                f"{list(self.taus)}"
+            )
         for value in self.taus:
             check_not_negative("taus", value, "tau")
+        check_rising("sigmas", self.sigmas)
+        if len(set(self.delays)) < len(self.delays):
+            raise ValueError(f"delays must be given each once: got {list(self.delays)}")
         check_positive("tau_n", self.tau_n, "ms")
         if self.delay not in self.delays or self.sigma not in self.sigmas:
             raise ValueError(
