@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # With fewer independent values than this a percentile interval is no interval: values of one sign
-# alone, of which chance gives 2^(1 - n), would keep it away from 0.
+# alone, of which chance gives 2^(1 - n), would keep it away from 0. The t interval that stands in
+# for it leans on a normal law that so few values cannot show.
 FEWEST = 5
 _EXACT = 16
 
@@ -52,8 +53,8 @@ class Paired:
 
     @property
     def claim(self) -> bool:
-        """Whether the interval excludes 0, with at least two independent pairs."""
-        return self.difference.excludes_zero
+        """Whether the interval excludes 0, with at least five independent pairs."""
+        return self.independent >= FEWEST and self.difference.excludes_zero
 
     def __str__(self) -> str:
         text = f"{self.difference}, d_z = {self.effect_size:.2f}, p = {self.p:.2g}"

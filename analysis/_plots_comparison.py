@@ -9,8 +9,16 @@ import numpy as np
 from matplotlib.axes import Axes
 from scipy import stats
 
-from ._plots_style import MARKERS, MECHANISM_COLOURS, line, mechanism, replicates, variant_label
-from .statistics import Adjusted, Interval, Paired, Synergy, mean_interval
+from ._plots_style import (
+    MARKERS,
+    MECHANISM_COLOURS,
+    band,
+    line,
+    mechanism,
+    replicates,
+    variant_label,
+)
+from .statistics import Adjusted, Interval, Paired, Synergy
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,10 +57,7 @@ def choice_shares(
         wide = table.pivot_table(index=x, columns=replicates(table), values=share).dropna()
         count = wide.shape[1]
         ax.plot(wide.index, wide.mean(axis=1), color=own, linestyle=dashes, label=name)
-        if count > 2:
-            found = [mean_interval(row) for row in wide.to_numpy()]
-            low, high = [i.low for i in found], [i.high for i in found]
-            ax.fill_between(wide.index, low, high, color=own, alpha=0.15, linewidth=0)
+        band(ax, wide, color=own, alpha=0.15)
     ax.axvline(0.5, color="0.75", linewidth=0.8, zorder=0)
     ax.set(xlabel=label, ylabel="share of trials")
     ax.set_xlim(float(table[x].min()), float(table[x].max()))
@@ -70,8 +75,9 @@ def difference_points(
 ) -> Axes:
     """Draw differences with their intervals below each other, around a line at 0.
 
-    Filled markers are differences that may be claimed, open ones those that may not; beside each
-    stand the estimate and the number of pairs.
+    Filled markers are differences that may be claimed, open ones those that may not, open black
+    ones a synergy whose interval lies below 0; beside each stand the estimate and, where it is not
+    the same for all, the number of pairs, which else stands in the label.
 
     Args:
         ax: Axes to draw on.
@@ -81,17 +87,20 @@ def difference_points(
     """
     if not entries:
         raise ValueError("entries must hold at least one difference: got none")
+    counts = {_count(found) for _, found in entries}
     for place, (_, found) in enumerate(entries):
         interval = _interval(found)
         claim = found.excludes_zero if isinstance(found, Interval) else found.claim
-        colour = "black" if claim else "0.45"
+        below = isinstance(found, Synergy) and found.below
+        colour = "black" if claim or below else "0.45"
         if not np.isnan(interval.low):
             ax.plot([interval.low, interval.high], [place, place], color=colour, linewidth=1.2)
         ax.plot(
             interval.mean, place, "o", color=colour, markersize=5, zorder=3,
             markerfacecolor=colour if claim else "white",
         )  # fmt: skip
-        text = f"{interval.mean:+z.{decimals}f}, n = {interval.count}".replace("-", "−")
+        text = f"{interval.mean:+z.{decimals}f}".replace("-", "−")
+        text += "" if len(counts) == 1 else f", n = {_count(found)}"
         ax.annotate(
             text, (1.02, place),
             xycoords=("axes fraction", "data"), va="center", fontsize=6.5, color=colour,
@@ -101,8 +110,12 @@ def difference_points(
     ax.set_ylim(len(entries) - 0.5, -0.5)
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
-    ax.set_xlabel(label)
+    ax.set_xlabel(label + (f", n = {counts.pop()}" if len(counts) == 1 else ""))
     return ax
+
+
+def _count(found: Difference) -> int:
+    return found.count if isinstance(found, Interval) else found.independent
 
 
 def _interval(found: Difference) -> Interval:

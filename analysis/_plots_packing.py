@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patheffects import Normal, Stroke
 
-from ._plots_style import MARKERS, line, mechanism, variant_label
+from ._plots_style import MARKERS, interval_of, line, mechanism, variant_label
 from .statistics import mean_interval
 
 if TYPE_CHECKING:
@@ -139,12 +139,12 @@ def timescale_map(
         look = {"cmap": "PuOr", "vmin": centre - reach, "vmax": centre + reach}
     image = _heat_map(ax, wide, bar, label, **look)
     for (tau_y, tau_x), rows in table.groupby([y, x]):
-        values = rows[value].dropna().to_numpy(dtype=float)
-        if not len(values):
+        known = rows.dropna(subset=[value])
+        if not len(known):
             continue
-        found = mean_interval(values)
+        found = interval_of(known, value)
         text = f"{found.mean:z.{decimals}f}".replace("-", "−")
-        if len(values) > 2:
+        if len(known) > 2:
             text += f"\n±{(found.high - found.low) / 2:.{decimals}f}"
         red, green, blue, _ = image.cmap(image.norm(found.mean))
         dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.55
@@ -290,12 +290,12 @@ def _load_lines(ax: Axes, rows: pd.DataFrame, value: str, load: str, by: str) ->
         alpha = 0.45 + 0.55 * (place + 1) / len(sizes)
         marker = _SIZE_MARKERS[place % len(_SIZE_MARKERS)]
         ax.plot(mine[load], mine[value], marker, color=look["color"], markersize=2.5, alpha=0.35)
-        found = [(x, mean_interval(part.to_numpy())) for x, part in mine.groupby(load)[value]]
+        found = [(x, interval_of(part, value)) for x, part in mine.groupby(load)]
         places = np.array([x for x, _ in found], dtype=float)
         mean = np.array([i.mean for _, i in found])
         reach = np.array([(i.high - i.low) / 2 for _, i in found])
         ax.errorbar(
             places, mean, yerr=np.nan_to_num(reach), fmt=marker, markersize=4.5,
             capsize=2, linewidth=1.2, color=look["color"], linestyle="-", alpha=alpha,
-            label=f"N = {size}, n = {len(mine)}",
+            label=f"N = {size}, n = {_per_cell(mine, [load])} each",
         )  # fmt: skip

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ctxrnn._checkpoint import write_atomically
+
+from ._bootstrap import Interval, mean_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -129,3 +133,38 @@ def line(variant: str) -> dict[str, Any]:
 def replicates(table: pd.DataFrame) -> list[str]:
     """Return the columns that tell the networks of one variant apart."""
     return [column for column in ("order", "seed") if column in table.columns]
+
+
+def groups_of(table: pd.DataFrame) -> list[Hashable] | None:
+    """Return the group of each row within which networks are not independent, or None.
+
+    Networks of one task order have their tasks in common; of a single order, those of one seed
+    their trials.
+    """
+    for column in replicates(table):
+        if 1 < table[column].nunique() < len(table):
+            return list(table[column])
+        if column == "order" and table[column].nunique() == len(table):
+            return None
+    return None
+
+
+def interval_of(table: pd.DataFrame, value: str) -> Interval:
+    """Return the 95 % t interval of a mean over the rows of a table, one per network."""
+    return mean_interval(table[value].to_numpy(dtype=float), groups=groups_of(table))
+
+
+def band(ax: Axes, wide: pd.DataFrame, **look: Any) -> None:
+    """Draw 95 % t intervals of the mean over columns, one per network, from three on.
+
+    Args:
+        ax: Axes to draw on.
+        wide: One row per place, one column per network, named by its order and seed.
+        look: Colour and opacity.
+    """
+    if wide.shape[1] < 3:
+        return
+    groups = groups_of(wide.columns.to_frame(index=False))
+    found = [mean_interval(row, groups=groups) for row in wide.to_numpy(dtype=float)]
+    low, high = np.array([(i.low, i.high) for i in found]).T
+    ax.fill_between(wide.index, low, high, linewidth=0, **look)

@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes as Axes
 from matplotlib.figure import Figure as Figure
 
+from ._plots_comparison import Difference as Difference
 from ._plots_comparison import choice_shares as choice_shares
 from ._plots_comparison import difference_points as difference_points
 from ._plots_comparison import relation as relation
@@ -20,21 +21,21 @@ from ._plots_packing import capacity_map as capacity_map
 from ._plots_packing import load_scatter as load_scatter
 from ._plots_packing import sizes_needed as sizes_needed
 from ._plots_packing import timescale_map as timescale_map
-from ._plots_style import MARKERS, line, replicates
+from ._plots_style import MARKERS, interval_of, line, replicates
 from ._plots_style import MECHANISM_COLOURS as MECHANISM_COLOURS
 from ._plots_style import STYLE as STYLE
+from ._plots_style import band as band
 from ._plots_style import mechanism as mechanism
 from ._plots_style import new_figure as new_figure
 from ._plots_style import save_figure as save_figure
 from ._plots_style import style as style
 from ._plots_style import variant_label as variant_label
-from .statistics import mean_interval
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def _curves(ax: Axes, table: pd.DataFrame, x: str, y: str, *, band: bool) -> None:
+def _curves(ax: Axes, table: pd.DataFrame, x: str, y: str, *, intervals: bool) -> None:
     """Draw one mean line per variant with its interval, and thin lines for single networks."""
     for variant, rows in table.groupby("variant", sort=False):
         look = line(str(variant))
@@ -45,10 +46,8 @@ def _curves(ax: Axes, table: pd.DataFrame, x: str, y: str, *, band: bool) -> Non
         complete = wide.dropna()
         mean = complete.mean(axis=1)
         ax.plot(mean.index, mean, label=variant_label(str(variant)), **look)
-        if band and wide.shape[1] > 2:
-            intervals = [mean_interval(row) for row in complete.to_numpy()]
-            low, high = [i.low for i in intervals], [i.high for i in intervals]
-            ax.fill_between(mean.index, low, high, color=look["color"], alpha=0.15, linewidth=0)
+        if intervals:
+            band(ax, complete, color=look["color"], alpha=0.15)
 
 
 def learning_curves(ax: Axes, learning: pd.DataFrame, *, target: float | None = None) -> Axes:
@@ -62,7 +61,7 @@ def learning_curves(ax: Axes, learning: pd.DataFrame, *, target: float | None = 
         learning: Columns variant, seed, step, relative_mean.
         target: Draw a line at this accuracy.
     """
-    _curves(ax, _extended(learning, "relative_mean"), "step", "relative_mean", band=False)
+    _curves(ax, _extended(learning, "relative_mean"), "step", "relative_mean", intervals=False)
     if target is not None:
         ax.axhline(target, color="0.75", linewidth=0.8, zorder=0)
         ax.annotate(
@@ -113,7 +112,7 @@ def ambiguity_curves(
         crossing: Column of the level at which accuracy fell to a set share, e.g. "sigma_80".
         mark: Draw a vertical line here; by default where two mixed contexts weigh the same.
     """
-    _curves(ax, ambiguity, x, "normalised", band=True)
+    _curves(ax, ambiguity, x, "normalised", intervals=True)
     first, last = float(ambiguity[x].min()), float(ambiguity[x].max())
     if mark is not None:
         ax.axvline(mark, color="0.75", linewidth=0.8, zorder=0)
@@ -171,8 +170,9 @@ def interval_points(
         return (along, place) if across else (place, along)
 
     for place, variant in enumerate(variants):
-        rows = table.loc[table["variant"] == variant, value]
-        values = rows.dropna().to_numpy(dtype=float)
+        rows = table[table["variant"] == variant]
+        known = rows.dropna(subset=[value])
+        values = known[value].to_numpy(dtype=float)
         kind = mechanism(str(variant))
         colour = MECHANISM_COLOURS[kind]
         name = str(variant) + ", " if across else str(variant).replace("es-", "es-\n") + "\n"
@@ -187,7 +187,7 @@ def interval_points(
             markersize=3,
             alpha=0.6,
         )
-        interval = mean_interval(values)
+        interval = interval_of(known, value)
         if len(values) > 2:
             reach = [[interval.mean - interval.low], [interval.high - interval.mean]]
             ax.errorbar(

@@ -71,6 +71,11 @@ class Synergy:
         """Whether the interval of S lies above 0, with at least five independent triples."""
         return self.independent >= FEWEST and self.synergy.low > 0
 
+    @property
+    def below(self) -> bool:
+        """Whether the interval of S lies below 0, with at least five independent triples."""
+        return self.independent >= FEWEST and self.synergy.high < 0
+
     def __str__(self) -> str:
         if self.synergy.high < 0:
             return f"S = {self.synergy}; no synergy: the interval lies below 0"

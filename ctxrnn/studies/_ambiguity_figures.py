@@ -97,8 +97,6 @@ def _curve_panels(curves: pd.DataFrame, variants: Sequence[str]) -> plots.Figure
 
 def _pathway_panels(curves: pd.DataFrame, sizes: Sequence[int]) -> plots.Figure:
     """Draw combinations corrupted in both pathways, or in one."""
-    from ctxrnn.analysis import mean_interval
-
     names = [name for name in ("mix2", "noise-frozen") if (curves["corruption"] == name).any()]
     figure = plots.new_figure(len(names), len(sizes), size=(7.0, 2.3 * len(names)))
     looks = {
@@ -120,10 +118,7 @@ def _pathway_panels(curves: pd.DataFrame, sizes: Sequence[int]) -> plots.Figure:
                 )
                 mean = wide.mean(axis=1)
                 ax.plot(mean.index, mean, color=colour, linestyle=dashes, label=f"in {pathway}")
-                if wide.shape[1] > 2:
-                    found = [mean_interval(row) for row in wide.to_numpy()]
-                    low, high = [i.low for i in found], [i.high for i in found]
-                    ax.fill_between(mean.index, low, high, color=colour, alpha=0.12, linewidth=0)
+                plots.band(ax, wide, color=colour, alpha=0.12)
                 ax.set_title(f"N {size}, n = {wide.shape[1]}")
             ax.set(xlabel=_LEVELS[name], ylim=(-0.1, 1.02))
             if size == sizes[0]:

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ctxrnn.analysis import Interval, plots
+from ctxrnn.analysis import Interval, Paired, Synergy, plots
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Tables = Mapping[str, "pd.DataFrame"]
-
-
-@dataclass(frozen=True)
-class _Told:
-    """A difference as a table of comparisons tells it."""
-
-    difference: Interval
-    claim: bool
 
 
 def letters(*axes: plots.Axes) -> None:
@@ -32,18 +23,19 @@ def points(
     ax: plots.Axes, rows: Iterable[Mapping[str, Any]], label: str, *, where: str = ""
 ) -> None:
     """Draw rows of a table of comparisons as differences with intervals."""
-    entries = []
+    entries: list[tuple[str, plots.Difference]] = []
     for row in rows:
+        n = int(row["n"])
         interval = Interval(
-            row["difference"], row["difference_low"], row["difference_high"], row["n"], 0.95
+            row["difference"], row["difference_low"], row["difference_high"], n, 0.95
         )
         text = f"{row['a']} − {row['b']}" if row["kind"] == "paired" else f"S, {row['a']}"
-        # S below 0 is a finding too, though none of synergy.
-        below = row["kind"] == "synergy" and row["n"] >= 5 and row["difference_high"] < 0
-        told = _Told(interval, bool(row["claim"] or below))
-        entries.append((f"{where.format(**row)}{text}", told))
+        found: plots.Difference = Paired(interval, row["effect_size"], row["p"], n, n)
+        if row["kind"] == "synergy":
+            found = Synergy(interval, {}, {}, n, n)
+        entries.append((f"{where.format(**row)}{text}", found))
     if entries:
-        plots.difference_points(ax, entries, label=label)  # type: ignore[arg-type]
+        plots.difference_points(ax, entries, label=label)
 
 
 def legend(figure: plots.Figure, axes: Iterable[plots.Axes], columns: int = 4, **more: Any) -> None:
@@ -103,7 +95,7 @@ def load_figures(tables: Tables, theta: float) -> dict[str, plots.Figure]:
     """Draw robustness against load within each size, and against clean accuracy."""
     networks = tables["networks"]
     variants = list(dict.fromkeys(networks["variant"]))
-    figure = plots.Figure(figsize=(1.0 + 2.1 * len(variants), 2.9), layout="constrained")
+    figure = plots.Figure(figsize=(1.0 + 2.1 * len(variants), 3.3), layout="constrained")
     axes = figure.subplots(1, len(variants), sharex=True, sharey=True, squeeze=False).ravel()
     if networks["load"].notna().any():
         axes[0].set_xscale("log", base=2)
@@ -113,7 +105,9 @@ def load_figures(tables: Tables, theta: float) -> dict[str, plots.Figure]:
         ax.set_title(variant)
         if len(known):
             plots.load_scatter(ax, known, by="size")
-            ax.legend(loc="lower left", fontsize=6.5)
+            for text in _unknown_loads(tables["capacity"], variant):
+                ax.plot([], [], " ", label=text)
+            ax.legend(loc="upper left", bbox_to_anchor=(-0.05, -0.24), fontsize=6.5)
         else:
             ax.text(
                 0.5, 0.5, "no capacity within\nthe range of K", ha="center", va="center",
@@ -130,6 +124,16 @@ def load_figures(tables: Tables, theta: float) -> dict[str, plots.Figure]:
     )  # fmt: skip
     legend(related, [ax], 1)
     return {"load": figure, "accuracy": related}
+
+
+def _unknown_loads(capacity: pd.DataFrame, variant: str) -> list[str]:
+    """Say of which sizes the load is not known, and why."""
+    rows = capacity[(capacity["variant"] == variant) & (capacity["flag"] != "")]
+    signs = {"at least": "≥", "below": "<"}
+    return [
+        f"N = {row['size']}: load not known, $K^*$ {signs[row['flag']]} {row['capacity']:g}"
+        for row in rows.to_dict("records")
+    ]
 
 
 def synergy_figures(
@@ -228,12 +232,7 @@ def timescales_figures(
         wide = rows.pivot_table(index="delay", columns=["order", "seed"], values="normalised")
         mean = wide.mean(axis=1)
         ax.plot(mean.index, mean, color=colour, linestyle=dashes, label=name)
-        if wide.shape[1] > 2:
-            from ctxrnn.analysis import mean_interval
-
-            found = [mean_interval(row) for row in wide.to_numpy()]
-            low, high = [i.low for i in found], [i.high for i in found]
-            ax.fill_between(mean.index, low, high, color=colour, alpha=0.12, linewidth=0)
+        plots.band(ax, wide, color=colour, alpha=0.12)
     ax.set_xscale("symlog", linthresh=100)
     ax.set(xlabel="time since the switch at the trial's onset (ms)")
     ax.set(ylabel="normalised accuracy")

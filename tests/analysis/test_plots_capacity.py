@@ -148,7 +148,7 @@ def test_load_of_each_size_has_a_line_of_its_own(ax):
     np.testing.assert_allclose(means[0].get_ydata(), [-0.01, -0.11, -0.31])
     np.testing.assert_allclose(means[1].get_xdata(), [0.25, 0.5, 1])
     np.testing.assert_allclose(means[1].get_ydata(), [0.07, -0.03, -0.23])
-    assert ax.get_legend_handles_labels()[1] == ["N = 8, n = 9", "N = 16, n = 9"]
+    assert ax.get_legend_handles_labels()[1] == ["N = 8, n = 3 each", "N = 16, n = 3 each"]
 
 
 def shares(count=3):
@@ -178,23 +178,52 @@ def test_differences_are_open_where_nothing_may_be_claimed(ax):
             for o in range(6)
         ]
     )
+    worse = table.replace({"area": {0.9: 0.3}})
     entries = [
         ("a", paired_difference(up, up * 0)),
         ("b", Interval(0.1, -0.1, 0.3, 9, 0.95)),
         ("c", synergy(table, "area", combined="es-add-sym", single=("e-add", "s-sym"))),
         ("d", paired_difference([-0.1], [0.0])),
+        ("e", synergy(worse, "area", combined="es-add-sym", single=("e-add", "s-sym"))),
+        ("f", paired_difference(up[:4], 0 * up[:4])),
     ]
     plots.difference_points(ax, entries)
     points = [line for line in ax.lines if line.get_marker() == "o"]
-    assert [p.get_markerfacecolor() != "white" for p in points] == [True, False, True, False]
-    assert [t.get_text() for t in ax.get_yticklabels()] == ["a", "b", "c", "d"]
+    filled = [p.get_markerfacecolor() != "white" for p in points]
+    assert filled == [True, False, True, False, False, False]
+    # Below 0 is a finding, though none of synergy: open, but black.
+    assert [p.get_color() == "black" for p in points] == [True, False, True, False, True, False]
+    assert [t.get_text() for t in ax.get_yticklabels()] == list("abcdef")
     assert ax.texts[1].get_text() == "+0.100, n = 9"
     assert ax.texts[3].get_text() == "−0.100, n = 1"
     # One row has no interval; the last line is the one at 0.
-    assert len(ax.lines) == 4 + 3 + 1
+    assert len(ax.lines) == 6 + 5 + 1
     assert ax.get_ylim()[0] > ax.get_ylim()[1]
     with pytest.raises(ValueError, match="at least one difference"):
         plots.difference_points(ax, [])
+
+
+def test_number_of_pairs_stands_in_the_label_if_it_is_the_same(ax):
+    groups = list("aabbccddee")
+    entries = [
+        (name, paired_difference(np.arange(10.0), np.zeros(10), groups=groups)) for name in "ab"
+    ]
+    plots.difference_points(ax, entries, label="area")
+    assert ax.get_xlabel() == "area, n = 5"
+    assert [text.get_text() for text in ax.texts] == ["+4.500", "+4.500"]
+
+
+def test_bands_of_orders_with_several_seeds_are_those_of_the_orders(ax):
+    wide = pd.DataFrame(
+        [[1.0, 3.0, 2.0, 6.0, 4.0, 8.0]] * 2,
+        columns=pd.MultiIndex.from_product([range(3), range(2)], names=["order", "seed"]),
+    )
+    plots.band(ax, wide, color="k")
+    low, high = np.sort(np.unique(ax.collections[0].get_paths()[0].vertices[:, 1]))
+    means = mean_interval([2.0, 4.0, 6.0])
+    assert (low, high) == pytest.approx((means.low, means.high))
+    plots.band(ax, wide[0], color="k")
+    assert len(ax.collections) == 1
 
 
 def test_relation_draws_least_squares_with_the_band_of_the_mean_response(ax):

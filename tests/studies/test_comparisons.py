@@ -1,17 +1,30 @@
 """How the studies compare arms, on tables whose truth is known."""
 
+import dataclasses
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
 from ctxrnn.studies import study
-from ctxrnn.studies._ambiguity import MATCHED, AmbiguitySettings, _measures
-from ctxrnn.studies._common import averaged, clusters, comparisons, network_interval, sentence
+from ctxrnn.studies._ambiguity import MATCHED, AmbiguitySettings, _adjusted, _measures, _twins
+from ctxrnn.studies._common import (
+    capacity_sentence,
+    capacity_synergies,
+    clusters,
+    comparisons,
+    network_interval,
+    sentence,
+)
 from ctxrnn.studies._load import LoadSettings
 from ctxrnn.studies._load import _tables as load_tables
 from ctxrnn.studies._packing import PackingSettings, _comparisons, _findings
+from ctxrnn.studies._packing import _measure as packing_measure
 from ctxrnn.studies._packing import _tables as packing_tables
+from ctxrnn.studies._synergy import SynergySettings
+from ctxrnn.studies._synergy import _findings as synergy_findings
 
 NAMES = {"value": "value"}
 ARMS = ("e-add", "s-sym", "es-add-sym")
@@ -89,16 +102,34 @@ def test_means_are_taken_over_conditions_that_all_arms_of_a_pair_have():
     ]
     table = pd.concat(parts)
     table = table[~((table["variant"] == "s-sym") & (table["size"] == 32))]
-    row = only(comparisons(averaged(table, NAMES, ["size"]), NAMES, ARMS))
+    row = only(comparisons(table, NAMES, ARMS, over=["size"]))
     assert row["difference"] == pytest.approx(0)
-    assert row["n"] == 5
+    assert (row["n"], row["conditions_left_out"]) == (5, 5)
+    assert "5 conditions that not all of them have are left out" in sentence(row)
     table = pd.concat(parts)
     table.loc[
         (table["variant"] == "s-sym") & (table["size"] == 32) & (table["order"] < 2), "value"
     ] = np.nan
-    row = only(comparisons(averaged(table, NAMES, ["size"]), NAMES, ARMS))
+    row = only(comparisons(table, NAMES, ARMS, over=["size"]))
     assert row["difference"] == pytest.approx(0)
     assert (row["n"], row["left_out"]) == (3, 2)
+
+
+def test_an_arm_that_is_not_compared_takes_no_condition_away():
+    """e-add failed at one size: s-sym and the combination are compared at both."""
+    parts = [
+        networks(5, 1, lambda o, s, v, h=height: h * (v == "es-add-sym") + 0.001 * o, ARMS, size=n)
+        for n, height in ((8, 0.1), (32, 0.3))
+    ]
+    table = pd.concat(parts)
+    table = table[~((table["variant"] == "e-add") & (table["size"] == 32))]
+    rows = comparisons(table, NAMES, ARMS, over=["size"])
+    found = {(row["a"], row["b"]): row for row in rows}
+    assert found["es-add-sym", "s-sym"]["difference"] == pytest.approx(0.2)
+    assert found["es-add-sym", "s-sym"]["conditions_left_out"] == 0
+    for b in ("e-add", "best of e-add, s-sym"):
+        assert found["es-add-sym", b]["difference"] == pytest.approx(0.1)
+        assert found["es-add-sym", b]["conditions_left_out"] == 5
 
 
 def test_synergy_is_against_the_better_part_and_counts_its_pairs():
@@ -151,12 +182,72 @@ def test_accuracy_that_never_falls_counts_as_the_largest_level():
 
 
 def test_area_at_matched_effect_has_one_reach_for_all_networks():
-    settings = AmbiguitySettings(effects=(0.1, 0.2, 0.4, 0.8))
+    settings = AmbiguitySettings(effects=(0.0, 0.1, 0.2, 0.4, 0.8))
     name = f"{MATCHED}_area_relative"
     whole = _measures(curve([0, 0.1, 0.2, 0.4, 0.8], 0.5, MATCHED), settings)
     assert whole[name] == pytest.approx(1 - 0.5 * 0.4)  # mean of 1 - l / 2 over 0 .. 0.8
     for levels in ([0, 0.1, 0.2, 0.4], [0]):
         assert np.isnan(_measures(curve(levels, 0.5, MATCHED), settings)[name])
+
+
+def test_arms_at_equal_accuracy_are_compared_within_sizes():
+    """Accuracy and robustness rise with N; the arms differ in accuracy alone."""
+    generator = np.random.default_rng(0)
+    rows = []
+    for seed in range(5):
+        for size, height in ((32, 0.0), (48, 0.3), (64, 0.45)):
+            for variant in ("e-add", "s-sym"):
+                clean = 0.9 + 0.1 * height + 0.02 * (variant == "s-sym")
+                rows.append(
+                    {
+                        "order": 0, "seed": seed, "size": size, "variant": variant,
+                        "normalised_mean": clean + 0.01 * generator.normal(),
+                        "value": height + 0.02 * generator.normal(),
+                    }
+                )  # fmt: skip
+    settings = AmbiguitySettings(variants=("e-add", "s-sym"))
+    row = _adjusted(pd.DataFrame(rows), {"value": "value"}, settings).iloc[0]
+    assert (row["n"], row["left_out"]) == (5, 0)
+    assert abs(row["difference"]) < 0.05
+    assert not row["claim"]
+
+
+def test_crossings_are_told_by_twins_without_their_mean_which_is_a_half():
+    keys = {"order": 0, "size": 8, "variant": "e-add"}
+    rows = [
+        {**keys, "seed": seed, "task": a, "other": b, "level": level, "slope": slope,
+         "neither": 0.1, "away": abs(level - 0.5)}
+        for seed in range(3)
+        for a, b, level, slope in (
+            ("go", "anti", 0.3, 2.0), ("anti", "go", 0.7, 4.0),
+            ("dm1", "dm2", 0.5, 0.5), ("dm2", "dm1", np.nan, np.nan),
+        )
+    ]  # fmt: skip
+    networks = pd.DataFrame([{**keys, "seed": seed, "passes": seed < 2} for seed in range(3)])
+    found = _twins(pd.DataFrame(rows), networks).set_index("pair")
+    assert list(found.index) == ["anti-go", "dm1-dm2"]
+    row = found.loc["anti-go"]
+    assert (row["crossings"], row["not_crossed"], row["n"]) == (4, 0, 2)
+    assert (row["slope"], row["away"]) == pytest.approx((3.0, 0.2))
+    assert row["flatter_than_blend"] == 0
+    row = found.loc["dm1-dm2"]
+    assert (row["crossings"], row["not_crossed"], row["flatter_than_blend"]) == (4, 2, 1)
+    assert row["slope"] == pytest.approx(0.5)
+
+
+def test_synergy_in_capacity_is_told_without_a_claim_where_it_is_bounded():
+    rows = [
+        {"order": o, "seed": 0, "variant": v, "size": n, "tasks": k,
+         "relative_min": 0.8 - 0.02 * (k - c[n > 8]) + 0.001 * o}
+        for o in range(5)
+        for v, c in (("e-add", (3, 40)), ("s-sym", (4, 5)), ("es-add-sym", (7, 40)))
+        for n in (8, 16) for k in (2, 4, 6, 8)
+    ]  # fmt: skip
+    found = capacity_synergies(pd.DataFrame(rows), ARMS, 0.8, units="size")
+    first, second = (capacity_sentence(row) for row in found.to_dict("records"))
+    assert first == "es-add-sym, N = 8, K*: S +3.00 [+3.00, +3.00] (n = 5)"
+    assert second == "es-add-sym, N = 16, K*: S is not known: K* lies outside the range of K"
+    assert not len(capacity_synergies(pd.DataFrame(rows), ("e-add", "s-sym"), 0.8, units="size"))
 
 
 LOADS = LoadSettings(variants=("e-add",))
@@ -297,3 +388,77 @@ def test_studies_of_the_whole_pool_have_one_order(name):
 def test_matchings_are_checked():
     with pytest.raises(ValueError, match="unknown matching 'M4'"):
         study("packing", "smoke", ["matchings=M1,M4"])
+
+
+@pytest.mark.parametrize(
+    ("name", "assignment", "message"),
+    [
+        ("ambiguity", "effects=0.2,0.4", "effects must be at least 2 numbers that start at 0"),
+        ("ambiguity", "effects=0,0.4,0.2", "effects must be at least 2 numbers that start at 0"),
+        ("load", "levels=0,0.25", "levels must be .* up to 0.5 at least and 1 at most"),
+        ("load", "levels=0,0.5,1.5", "levels must be"),
+        ("synergy", "levels=0.1,0.5", "levels must be"),
+        ("timescales", "taus=10", "taus must be at least two time constants"),
+        ("timescales", "taus=0,0", "taus must be at least two time constants"),
+        ("timescales", "sigmas=0.5", "sigmas must be at least 2 numbers that start at 0"),
+        ("timescales", "delays=0,0,100", "delays must be given each once"),
+        ("timescales", "others=0", "others must be at least 1"),
+    ],
+)
+def test_levels_that_give_no_result_are_refused_before_the_first_network(name, assignment, message):
+    with pytest.raises(ValueError, match=message):
+        study(name, "smoke", [assignment])
+
+
+def gains(n, low):
+    return {
+        "comparisons": pd.DataFrame(
+            {
+                "kind": ["synergy"], "measure": "area A", "a": "es-add-sym", "b": "best of x, y",
+                "arm": "clean", "size": 8, "difference": 0.1, "difference_low": low,
+                "difference_high": 0.2, "n": n, "effect_size": np.nan, "claim": n >= 5 and low > 0,
+                "conditions_left_out": 0,
+            }
+        ),
+        "contributions": pd.DataFrame(columns=["measure", "arm"]),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("n", "low", "told"),
+    [
+        (2, 0.05, "Nothing is said of synergy: fewer than 5 triples"),
+        (5, -0.05, "No synergy was found in this run"),
+        (5, 0.05, None),
+    ],
+)
+def test_no_synergy_is_said_where_enough_networks_show_none(n, low, told):
+    lines = synergy_findings(SynergySettings(), gains(n, low))
+    assert len(lines) == 1 + (told is not None)
+    if told is not None:
+        assert lines[1].startswith(told)
+
+
+def test_guard_takes_task_orders_as_the_independent_values():
+    """Networks of one order have their tasks in common, even with one seed for each."""
+    settings = dataclasses.replace(PACKED, guard=0.5)
+    tables = mapped(settings, lambda v, k, n, o: 0.5)
+    again = tables["cells"].assign(
+        budget=2, relative_min=lambda t: 0.5 + np.where(t["order"] < 3, 0.2, -0.1)
+    )
+    tables["cells"] = pd.concat([tables["cells"], again], ignore_index=True)
+    twice = [tables["accuracy"], tables["accuracy"].assign(budget=2)]
+    tables["accuracy"] = pd.concat(twice, ignore_index=True)
+    made = packing_tables(settings, tables)
+    row = made["guard"].iloc[0]
+    assert (row["cells"], row["independent"]) == (60, 5)
+    assert (row["still_rising"], row["falling"]) == (36, 24)
+    assert row["rise_low"] < 0 < row["rise_high"]
+    text = _findings(settings, {**tables, **made})[-1]
+    assert "(n = 5 independent orders); 36 of them rise and 24 fall" in text
+
+
+def test_packing_measures_networks_without_context():
+    """They have no contexts to compare, and so no effective number of tasks."""
+    trained = SimpleNamespace(cell={"tasks": 8}, network=SimpleNamespace(variant="none"))
+    assert packing_measure(trained, most=8) == {}

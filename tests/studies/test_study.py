@@ -207,14 +207,34 @@ H = pd.DataFrame({"h": [1, 2]})
         ({"failures": H}, "not like a table of the study .*: got 'failures'"),
         ({"../h": H}, r"must be named by letters.*: got '\.\./h'"),
         ({"h": pd.concat([H, H], axis=1)}, "columns of a measure's table must differ: 'h' has 'h'"),
+        ({"h": pd.DataFrame({"x": [{"a": 1}]})}, "table 'h' must hold .*: column 'x' holds dict"),
+        ({"h": pd.DataFrame({"x": [1, [2]]})}, "table 'h' must hold .*: column 'x' holds list"),
+        ({"h": pd.DataFrame({"x": [2**70]})}, r"of 64 bits.*: column 'x' holds 1.18e\+21"),
+        ({"h": pd.DataFrame({"x": [1j]})}, "column 'x' holds complex"),
+        ({"x": 2**70}, r"'x' must be a number \(of 64 bits\).*: got 1.18e\+21"),
+        ({"x": [1, 2]}, "'x' must be a number .*: got list"),
     ],
 )
-def test_names_that_would_overwrite_others_fail_the_cell(tmp_path, measured, message):
+def test_what_cannot_be_written_fails_the_cell(tmp_path, measured, message):
     run(Study("names", {"n": [1]}, work=lambda cell: measured), tmp_path / "out")
     with ResultsFolder(tmp_path / "out").store() as store:
         (row,) = store.rows()
     assert row.status == "failed"
     assert re.search(message, row.error)
+
+
+def test_table_that_cannot_be_written_does_not_stop_the_others(tmp_path, monkeypatch, caplog):
+    whole = ResultsFolder.write_table
+
+    def fails(self, name, table):
+        if name == "cells":
+            raise ValueError("no such type")
+        whole(self, name, table)
+
+    monkeypatch.setattr(ResultsFolder, "write_table", fails)
+    run(Study("one", {"n": [1]}, work=lambda cell: {"h": H}), tmp_path / "out")
+    assert "the table cells could not be made: ValueError: no such type" in caplog.text
+    assert (tmp_path / "out" / "h.csv").exists()
 
 
 def test_index_of_a_measured_table_is_kept_as_columns(tmp_path):
@@ -433,6 +453,9 @@ def test_help_lists_studies_and_settings(capsys):
         (["learning", "--scale", "smoke", "--set", "sead=1"], "unknown setting"),
         (["learning", "--scale", "smoke", "--set", "seeds=1.5"], "seeds must be a whole number"),
         (["learning", "--scale", "smoke", "--executor", "slurm"], "unknown executor 'slurm'"),
+        (["learning", "--set", "device=cuda"], "device=cuda was asked for, but torch sees 0 GPUs"),
+        (["learning", "--set", "device=cuda", "--dry-run"], "torch sees 0 GPUs: use device=cpu"),
+        (["ambiguity", "--set", "effects=0.2,0.4"], "effects must be at least 2 numbers"),
         (["nowhere.py"], "no study at nowhere.py"),
         (["status", "nowhere"], "no study in nowhere"),
         (["export", "nowhere"], "no study in nowhere"),
@@ -440,6 +463,7 @@ def test_help_lists_studies_and_settings(capsys):
 )
 def test_errors_take_one_line(capsys, monkeypatch, tmp_path, arguments, message):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     status, _, err = cli(capsys, *arguments)
     assert status == 2
     assert message in err
