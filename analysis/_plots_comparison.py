@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
 from ._plots_style import (
@@ -109,9 +111,29 @@ def difference_points(
     ax.set_yticks(range(len(entries)), [text for text, _ in entries])
     ax.set_ylim(len(entries) - 0.5, -0.5)
     ax.tick_params(axis="y", length=0)
+    ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10], min_n_ticks=3))
     ax.spines["left"].set_visible(False)
     ax.set_xlabel(label + (f", n = {counts.pop()}" if len(counts) == 1 else ""))
     return ax
+
+
+def difference_key(*, gains: bool = False) -> tuple[list[Line2D], list[str]]:
+    """Return the handles and texts of a legend that explains `difference_points`.
+
+    Args:
+        gains: Whether a synergy is among the rows.
+    """
+    looks = (
+        ("black", "black", "interval excludes 0"),
+        ("0.45", "white", "no claim"),
+        ("black", "white", "S below 0: no synergy"),
+    )
+    looks = looks if gains else looks[:2]
+    handles = [
+        Line2D([], [], marker="o", color=colour, markerfacecolor=face, markersize=5, linewidth=1.2)
+        for colour, face, _ in looks
+    ]
+    return handles, [text for *_, text in looks]
 
 
 def _count(found: Difference) -> int:

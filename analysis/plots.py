@@ -15,6 +15,7 @@ from matplotlib.figure import Figure as Figure
 
 from ._plots_comparison import Difference as Difference
 from ._plots_comparison import choice_shares as choice_shares
+from ._plots_comparison import difference_key as difference_key
 from ._plots_comparison import difference_points as difference_points
 from ._plots_comparison import relation as relation
 from ._plots_packing import capacity_map as capacity_map

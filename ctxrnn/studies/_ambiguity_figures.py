@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ctxrnn.analysis import plots
-from ctxrnn.studies._study_figures import Tables, legend, letters, points
+from ctxrnn.studies._study_figures import Tables, difference_key, legend, letters, points
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -155,4 +155,5 @@ def _comparison_panels(rows: pd.DataFrame) -> plots.Figure:
     for ax in figure.axes[len(measures) :]:
         ax.set_visible(False)
     letters(*figure.axes[: len(measures)])
+    difference_key(figure, rows)
     return figure

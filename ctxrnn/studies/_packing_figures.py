@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ctxrnn.analysis import plots
-from ctxrnn.studies._study_figures import Tables, letters, points
+from ctxrnn.studies._study_figures import Tables, difference_key, letters, points
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,4 +84,5 @@ def _packing_comparisons(rows: pd.DataFrame, matchings: Sequence[str]) -> plots.
         mine = shown[shown["measure"] == measure]
         points(ax, mine.to_dict("records"), f"difference in {measure}", where="{matching}: ")
     letters(*figure.axes)
+    difference_key(figure, shown)
     return figure

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from matplotlib.lines import Line2D
+
 from ctxrnn.analysis import Interval, Paired, Synergy, plots
 
 if TYPE_CHECKING:
@@ -36,6 +38,12 @@ def points(
         entries.append((f"{where.format(**row)}{text}", found))
     if entries:
         plots.difference_points(ax, entries, label=label)
+
+
+def difference_key(figure: plots.Figure, rows: pd.DataFrame) -> None:
+    """Say below the figure what the markers of `points` mean."""
+    handles, labels = plots.difference_key(gains=(rows["kind"] == "synergy").any())
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=6.5)
 
 
 def legend(figure: plots.Figure, axes: Iterable[plots.Axes], columns: int = 4, **more: Any) -> None:
@@ -105,9 +113,11 @@ def load_figures(tables: Tables, theta: float) -> dict[str, plots.Figure]:
         ax.set_title(variant)
         if len(known):
             plots.load_scatter(ax, known, by="size")
-            for text in _unknown_loads(tables["capacity"], variant):
-                ax.plot([], [], " ", label=text)
-            ax.legend(loc="upper left", bbox_to_anchor=(-0.05, -0.24), fontsize=6.5)
+            handles, labels = ax.get_legend_handles_labels()
+            unknown = _unknown_loads(tables["capacity"], variant)
+            handles += [Line2D([], [], linestyle="")] * len(unknown)
+            place = {"loc": "upper left", "bbox_to_anchor": (-0.05, -0.24), "fontsize": 6.5}
+            ax.legend(handles, [*labels, *unknown], **place)
         else:
             ax.text(
                 0.5, 0.5, "no capacity within\nthe range of K", ha="center", va="center",
@@ -152,6 +162,7 @@ def synergy_figures(
         for ax, measure in zip(figure.axes, measures, strict=False):
             mine = gains[gains["measure"] == measure].to_dict("records")
             points(ax, mine, f"synergy S in {measure}", where="{arm}, N {size}: ")
+        difference_key(figure, gains)
         for ax in figure.axes[len(measures) :]:
             ax.set_visible(False)
         letters(*figure.axes[: len(measures)])
@@ -247,5 +258,6 @@ def timescales_figures(
             f"difference in {measure} (negative: the first is better)",
         )  # fmt: skip
     letters(*figure.axes)
+    difference_key(figure, rows)
     drawn["comparisons"] = figure
     return drawn
