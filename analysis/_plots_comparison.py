@@ -128,12 +128,12 @@ def difference_key(*, gains: bool = False) -> tuple[list[Line2D], list[str]]:
         ("0.45", "white", "no claim"),
         ("black", "white", "S below 0: no synergy"),
     )
-    looks = looks if gains else looks[:2]
+    shown = looks if gains else looks[:2]
     handles = [
         Line2D([], [], marker="o", color=colour, markerfacecolor=face, markersize=5, linewidth=1.2)
-        for colour, face, _ in looks
+        for colour, face, _ in shown
     ]
-    return handles, [text for *_, text in looks]
+    return handles, [text for *_, text in shown]
 
 
 def _count(found: Difference) -> int:
