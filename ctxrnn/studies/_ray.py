@@ -45,7 +45,7 @@ class RayExecutor:
     write there; the others compute in a folder of their own and send their files.
 
     A connection to Ray that this process has already is used and left open. Otherwise one is made
-    for each run and closed after it.
+    for each `session`, or run, and closed after it.
 
     Args:
         workers: Number of workers. None takes as many as the cluster holds; without an address, one
@@ -101,6 +101,10 @@ class RayExecutor:
             room = min(room, total.get("GPU", 0.0) // self.gpus)
         return max(1, int(room))
 
+    def session(self) -> contextlib.AbstractContextManager[Any]:
+        """Return a context in which several runs share one connection, or one cluster."""
+        return connected(self.address, cpus=self.slots * self.cpus)
+
     def run(self, work: Work, groups: Sequence[list[Cell]], folder: Path, emit: Emit) -> None:
         """Compute all groups; emit events in this thread.
 
@@ -118,7 +122,7 @@ class RayExecutor:
             "folder": str(folder),
             "work": cloudpickle.dumps(work),
         }
-        with connected(self.address, cpus=self.slots * self.cpus) as ray, placed(folder / token):
+        with self.session() as ray, placed(folder / token):
             if self.address is None and self.gpus > ray.cluster_resources().get("GPU", 0.0):
                 raise ValueError(
                     "gpus must be at most the GPUs that there are: got "

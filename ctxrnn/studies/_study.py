@@ -358,19 +358,30 @@ class _Drive:
         for row in self.store.rows("done"):
             if not self.results.whole(row):
                 self.store.forget(row.cell)
-        while missing := self._missing():
-            groups = grouped(self.work, missing, self.executor.slots)
-            counts = self.store.counts()
-            with Progress(
-                self.study.name,
-                self._weights(missing),
-                cells=sum(counts.values()),
-                finished=counts["done"],
-                groups=len(groups),
-                slots=min(self.executor.slots, len(groups)),
-                show=self.show,
-            ) as self.progress:
-                self.executor.run(self.work, groups, self.results.path, self._take)
+        missing = self._missing()
+        if not missing:
+            return
+        # A cluster of one's own serves all rounds of a grid that grows.
+        session = getattr(self.executor, "session", contextlib.nullcontext)
+        with session():
+            while missing:
+                self._round(missing)
+                missing = self._missing()
+
+    def _round(self, missing: Sequence[Cell]) -> None:
+        """Compute the cells that are missing now."""
+        groups = grouped(self.work, missing, self.executor.slots)
+        counts = self.store.counts()
+        with Progress(
+            self.study.name,
+            self._weights(missing),
+            cells=sum(counts.values()),
+            finished=counts["done"],
+            groups=len(groups),
+            slots=min(self.executor.slots, len(groups)),
+            show=self.show,
+        ) as self.progress:
+            self.executor.run(self.work, groups, self.results.path, self._take)
 
     def _missing(self) -> list[Cell]:
         rows = self.store.rows("done")

@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import errno
 import json
@@ -17,6 +18,7 @@ from ctxrnn._checkpoint import as_json
 from ctxrnn._cli import main
 from ctxrnn.studies import NetworkSettings, Study
 from ctxrnn.studies import study as packaged
+from ctxrnn.studies._local import InlineExecutor
 from ctxrnn.studies._results import ResultsFolder
 from ctxrnn.studies._study import completed
 
@@ -65,6 +67,27 @@ def test_adaptive_grid_runs_until_it_wants_nothing_new(tmp_path):
     before = states(tmp_path / "out")
     run(study, tmp_path / "out")
     assert states(tmp_path / "out") == before
+
+
+def test_rounds_of_an_adaptive_grid_share_what_the_executor_holds_open(tmp_path):
+    class Counting(InlineExecutor):
+        opened = closed = rounds = 0
+
+        @contextlib.contextmanager
+        def session(self):
+            self.opened += 1
+            yield
+            self.closed += 1
+
+        def run(self, *arguments):
+            assert self.opened == self.closed + 1
+            self.rounds += 1
+            super().run(*arguments)
+
+    executor, study = Counting(), Study("bisection", bisection, work=probed)
+    for _ in range(2):  # the second time nothing is missing, and nothing is opened
+        study.run(tmp_path / "out", executor=executor, progress=False)
+        assert (executor.opened, executor.closed, executor.rounds) == (1, 1, 5)
 
 
 def test_adaptive_grid_that_is_stopped_goes_on_with_the_same_cells(tmp_path):
