@@ -1,6 +1,7 @@
 """Settings and guards shared by all tests."""
 
 import importlib.util
+import signal
 from collections.abc import Iterator
 
 import hypothesis
@@ -9,6 +10,11 @@ import pytest
 # The default deadline of 200 ms a case fails at random on a busy machine.
 hypothesis.settings.register_profile("ctxrnn", deadline=None)
 hypothesis.settings.load_profile("ctxrnn")
+
+# A shell gives its background jobs an ignored SIGINT, which would pass to the processes that tests
+# start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The tests of packaging and of who imports whom run without torch, too.
 if importlib.util.find_spec("torch") is not None:
