@@ -26,6 +26,14 @@ else:
     from .corruption import corrupted as corrupted
     from .corruption import evidence_strength as evidence_strength
     from .corruption import ou_noise as ou_noise
+    from .fields import FunctionField as FunctionField
+    from .fields import NetworkField as NetworkField
+    from .fields import VectorField as VectorField
+    from .fields import module_field as module_field
+    from .fields import vector_field as vector_field
+    from .fixed_points import FixedPoints as FixedPoints
+    from .fixed_points import find_fixed_points as find_fixed_points
+    from .fixed_points import visited_states as visited_states
     from .packing import OptimisationGuard as OptimisationGuard
     from .packing import best_rate as best_rate
     from .packing import capacity as capacity

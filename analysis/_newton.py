@@ -1,0 +1,228 @@
+"""Roots of a vector field from many starts at once: damped Newton, then Levenberg-Marquardt."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .fields import VectorField
+
+# Bytes of the Jacobians that are held at once.
+_MEMORY = 256 * 2**20
+_SHORTER = tuple(2.0**-power for power in range(1, 9))
+# Of q; the usual constant of a sufficient decrease.
+_DECREASE = 1e-4
+CONVERGED, STATIONARY, DIVERGED, UNFINISHED = range(4)
+
+
+@dataclass
+class Descent:
+    """Where each start ended.
+
+    Attributes:
+        x: Last states, (start, unit).
+        size: |R| there, (start,).
+        state: CONVERGED (|R| below the tolerance), STATIONARY (a minimum of q = |R|^2 / 2 that is
+            no root), DIVERGED (left all bounds) or UNFINISHED (out of iterations), (start,).
+        iterations: Number of them, (start,).
+    """
+
+    x: Tensor
+    size: Tensor
+    state: Tensor
+    iterations: Tensor
+
+
+@dataclass
+class _Batch:
+    """Starts that are under way."""
+
+    x: Tensor
+    r: Tensor
+    q: Tensor
+    condition: Tensor
+    damping: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.damping = torch.full_like(self.q, 1e-3)
+
+    def take(self, rows: Tensor) -> _Batch:
+        part = _Batch(self.x[rows], self.r[rows], self.q[rows], self.condition[rows])
+        part.damping = self.damping[rows]
+        return part
+
+    def put(self, rows: Tensor, part: _Batch) -> None:
+        self.x[rows], self.r[rows], self.q[rows] = part.x, part.r, part.q
+        self.damping[rows] = part.damping
+
+
+def descend(
+    system: VectorField,
+    x: Tensor,
+    condition: Tensor,
+    *,
+    tolerance: float,
+    iterations: int,
+    reach: float,
+) -> Descent:
+    """Find roots of R, or minima of q, from many starts.
+
+    Each iteration tries the Newton step, shortened until q falls enough; where none of its
+    lengths does (a singular Jacobian, a minimum of q that is no root) a Levenberg-Marquardt step.
+
+    Args:
+        system: The field.
+        x: Starts, (start, unit), float64; not changed.
+        condition: (start,).
+        tolerance: |R| of a root.
+        iterations: At most so many.
+        reach: A state farther than this from the origin has diverged.
+    """
+    count = len(x)
+    found = Descent(
+        x.clone(),
+        torch.full((count,), torch.inf, dtype=x.dtype, device=x.device),
+        torch.full((count,), UNFINISHED, device=x.device),
+        torch.zeros(count, dtype=torch.long, device=x.device),
+    )
+    block = max(1, int(_MEMORY // (8 * system.units**2)))
+    for rows in torch.arange(count, device=x.device).split(block):
+        _descend(system, found, rows, condition[rows], tolerance, iterations, reach)
+    return found
+
+
+def _descend(
+    system: VectorField,
+    found: Descent,
+    rows: Tensor,
+    condition: Tensor,
+    tolerance: float,
+    iterations: int,
+    reach: float,
+) -> None:
+    x = found.x[rows]
+    r = system.residual(x, condition)
+    batch = _Batch(x, r, _half_square(r), condition)
+    for number in range(iterations + 1):
+        stuck = _iterate(system, batch) if number else torch.zeros_like(batch.q, dtype=torch.bool)
+        size = (2 * batch.q).sqrt()
+        away = ~torch.isfinite(batch.q) | (batch.x.norm(dim=-1) > reach)
+        state = torch.full_like(rows, UNFINISHED)
+        state[stuck] = STATIONARY
+        state[size <= tolerance] = CONVERGED
+        state[away] = DIVERGED
+        found.x[rows], found.size[rows], found.state[rows] = batch.x, size, state
+        found.iterations[rows] = number
+        going = state == UNFINISHED
+        if not going.all():
+            rows, batch = rows[going], batch.take(going)
+        if not len(rows):
+            return
+
+
+def solve(matrix: Tensor, right: Tensor) -> Tensor:
+    """Solve M d = b for many small systems, (point, unit); NaN where M is singular.
+
+    On a CPU by NumPy: its LAPACK is faster here, and torch's batched one fails in several threads.
+    """
+    if matrix.device.type != "cpu":
+        step, info = torch.linalg.solve_ex(matrix, right)
+        return torch.where((info == 0)[:, None], step, torch.nan)
+    a, b = matrix.numpy(), right.numpy()[..., None]
+    try:
+        return torch.from_numpy(np.linalg.solve(a, b)[..., 0])
+    except np.linalg.LinAlgError:
+        found = np.full(right.shape, np.nan)
+        for row in range(len(a)):
+            with contextlib.suppress(np.linalg.LinAlgError):
+                found[row] = np.linalg.solve(a[row], b[row])[:, 0]
+        return torch.from_numpy(found)
+
+
+def _half_square(r: Tensor) -> Tensor:
+    return r.square().sum(-1) / 2
+
+
+def _iterate(system: VectorField, batch: _Batch) -> Tensor:
+    """Take a step of every start; return which are at a minimum of q."""
+    jacobian = system.jacobian(batch.x, batch.condition)
+    step = solve(jacobian, -batch.r)
+    usable = torch.isfinite(step).all(-1)
+    # Steps far beyond the states themselves leave the region where the Jacobian says anything.
+    limit = 1 + batch.x.norm(dim=-1)
+    step = step * (limit / step.norm(dim=-1)).clamp(max=1.0)[:, None]
+    step[~usable] = 0
+    moved = _shortened(system, batch, step, usable)
+    left = ~moved
+    stuck = torch.zeros_like(moved)
+    if left.any():
+        part = batch.take(left)
+        stuck[left] = _marquardt(system, part, jacobian[left])
+        batch.put(left, part)
+    return stuck
+
+
+def _shortened(system: VectorField, batch: _Batch, step: Tensor, usable: Tensor) -> Tensor:
+    """Go along a step as far as q falls enough; return which starts have moved."""
+    moved = _accept(system, batch, usable.nonzero()[:, 0], step[usable], 1.0)
+    rows = (usable & ~moved).nonzero()[:, 0]
+    for length in _SHORTER:
+        if not len(rows):
+            break
+        moved |= _accept(system, batch, rows, step[rows], length)
+        rows = rows[~moved[rows]]
+    return moved
+
+
+def _accept(
+    system: VectorField, batch: _Batch, rows: Tensor, step: Tensor, length: float
+) -> Tensor:
+    """Take those steps after which q has fallen enough; return which starts have moved."""
+    x = batch.x[rows] + length * step
+    r = system.residual(x, batch.condition[rows])
+    q = _half_square(r)
+    fallen = q <= (1 - 2 * _DECREASE * length) * batch.q[rows]
+    moved = torch.zeros_like(batch.q, dtype=torch.bool)
+    these = rows[fallen]
+    batch.x[these], batch.r[these], batch.q[these] = x[fallen], r[fallen], q[fallen]
+    moved[these] = True
+    return moved
+
+
+def _marquardt(system: VectorField, batch: _Batch, jacobian: Tensor) -> Tensor:
+    """Take a Levenberg-Marquardt step, with more damping until q falls.
+
+        (J^T J + mu s) d = -J^T R,  s the mean of the diagonal of J^T J
+
+    Returns:
+        Which starts are at a minimum of q: its gradient is 0 but for rounding, or no step lowers q.
+    """
+    gradient = (jacobian.mT @ batch.r[..., None])[..., 0]
+    normal = jacobian.mT @ jacobian
+    scale = normal.diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(1e-300)
+    flat = gradient.norm(dim=-1) <= 1e-14 * (scale * 2 * batch.q).sqrt()
+    left = (~flat).nonzero()[:, 0]
+    eye = torch.eye(batch.x.shape[-1], dtype=batch.x.dtype, device=batch.x.device)
+    for _ in range(12):
+        if not len(left):
+            break
+        damped = normal[left] + (batch.damping[left] * scale[left])[:, None, None] * eye
+        factor, info = torch.linalg.cholesky_ex(damped)
+        step = -torch.cholesky_solve(gradient[left][..., None], factor)[..., 0]
+        x = batch.x[left] + step
+        r = system.residual(x, batch.condition[left])
+        q = _half_square(r)
+        expected = -(gradient[left] * step).sum(-1)
+        fallen = (info == 0) & (batch.q[left] - q > 0.1 * _DECREASE * expected)
+        these = left[fallen]
+        batch.x[these], batch.r[these], batch.q[these] = x[fallen], r[fallen], q[fallen]
+        batch.damping[these] = (batch.damping[these] / 5).clamp_min(1e-14)
+        left = left[~fallen]
+        batch.damping[left] *= 6
+    flat[left] = True
+    batch.damping.clamp_(max=1e6)
+    return flat

@@ -1,0 +1,408 @@
+"""Fixed points of systems whose points are known in closed form, or by exhaustive search."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from scipy import optimize
+
+from ctxrnn import CTRNN, Contexts, Ensemble
+from ctxrnn.analysis import (
+    FunctionField,
+    NetworkField,
+    find_fixed_points,
+    module_field,
+    vector_field,
+    visited_states,
+)
+
+F64 = torch.float64
+
+
+def network(weight, *, nonlinearity="tanh", form="current", bias=None, tau=100.0, **more):
+    """A network without context whose recurrent weights are given."""
+    size = len(weight)
+    made = CTRNN(
+        1, size, 1, nonlinearity=nonlinearity, form=form, tau=tau, dtype=F64, seed=0, **more
+    )
+    with torch.no_grad():
+        made.weight.copy_(torch.as_tensor(weight, dtype=F64))
+        if bias is not None:
+            made.bias.copy_(torch.as_tensor(bias, dtype=F64))
+    return made
+
+
+def normal(*shape, seed=0, scale=1.0):
+    return scale * np.random.default_rng(seed).normal(size=shape)
+
+
+def pitchfork(gain):
+    """The root x > 0 of x = gain tanh x."""
+    return optimize.brentq(lambda x: gain * np.tanh(x) - x, 1e-6, gain + 1)
+
+
+def test_linear_network_has_one_point_with_the_spectrum_of_its_matrix():
+    matrix = normal(6, 6, scale=0.3)
+    b = normal(6, seed=1)
+    linear = network(matrix, nonlinearity=lambda z: z, bias=b)
+    found = find_fixed_points(linear, starts=normal(20, 6, seed=2, scale=10.0))
+    assert len(found) == 1
+    assert found.x[0] == pytest.approx(np.linalg.solve(np.eye(6) - matrix, b), abs=1e-12)
+    expected = (np.linalg.eigvals(matrix) - 1) / 100.0
+    assert np.sort_complex(found.eigenvalues[0]) == pytest.approx(np.sort_complex(expected))
+    assert found.count.tolist() == [20]
+    assert found.converged.all()
+    # The Newton step is exact, and shortened where it is longer than the state.
+    assert found.starts["iterations"].max() <= 3
+
+
+@pytest.mark.parametrize("form", ["current", "rate"])
+def test_bistable_unit(form):
+    found = find_fixed_points(network([[2.0]], form=form), starts=np.linspace(-3, 3, 30)[:, None])
+    root = pitchfork(2.0)
+    # r = tanh(2 r) has the roots tanh(x) of x = 2 tanh(x).
+    root = root if form == "current" else np.tanh(root)
+    assert np.sort(found.x[:, 0]) == pytest.approx([-root, 0.0, root], abs=1e-11)
+    assert dict(zip(np.sign(found.x[:, 0].round(9)), found.kind, strict=True)) == {
+        -1: "stable node", 0: "unstable node", 1: "stable node",
+    }  # fmt: skip
+    slope = 2 * (1 - np.tanh(pitchfork(2.0)) ** 2)
+    expected = {0: (2 - 1) / 100, 1: (slope - 1) / 100, -1: (slope - 1) / 100}
+    for x, value in zip(found.x[:, 0].round(9), found.eigenvalues[:, 0], strict=True):
+        assert value == pytest.approx(expected[int(np.sign(x))], abs=1e-9)
+    unstable = found.select(found.kind == "unstable node")
+    assert unstable.time_constants[0, 0] == pytest.approx(-100.0)
+
+
+@pytest.mark.parametrize(("gain", "points"), [(0.9, 1), (1.1, 3)])
+def test_pitchfork_of_two_units_lies_where_gain_is_one(gain, points):
+    """W = gain (1 1^T) / 2: the even mode has gain `gain`, the odd one decays."""
+    found = find_fixed_points(network(np.full((2, 2), gain / 2)), starts=normal(50, 2, scale=2.0))
+    assert len(found) == points
+    if points == 3:
+        saddle = found.select(found.kind == "saddle")
+        assert saddle.index.tolist() == [1]
+        outer = found.select(found.stable).x
+        assert np.abs(outer) == pytest.approx(np.full((2, 2), pitchfork(gain)), abs=1e-9)
+
+
+def test_flip_flops_made_by_hand_have_all_points_and_no_other():
+    """Three bistable units hardly coupled: 3^3 points, 2^3 of them stable."""
+    weight = np.diag([2.0, 2.0, 2.0]) + 0.05 * normal(3, 3)
+    corners = np.array(list(itertools.product([-1, 1], repeat=3))) * pitchfork(2.0)
+    starts = np.repeat(corners, 5, axis=0) + normal(40, 3, seed=1, scale=0.05)
+    found = find_fixed_points(network(weight), starts=starts)
+    assert np.bincount(found.index).tolist() == [8, 12, 6, 1]
+    # Those between the corners were reached by no start.
+    assert (found.count[found.index > 0] == 0).all()
+    assert (found.speed <= 1e-11).all()
+    assert not found.outlier.any()
+    alone = find_fixed_points(network(weight), starts=starts, between=0)
+    assert np.bincount(alone.index).tolist() == [8]
+
+
+def test_planted_memories_are_all_found_and_none_is_invented():
+    """Orthogonal patterns with steep units: x = W tanh(x) along each, and mixtures of them."""
+    patterns = np.array([[1, 1, 1, 1, 1, 1, 1, 1], [1, -1, 1, -1, 1, -1, 1, -1]], dtype=float)
+    weight = 3.0 * patterns.T @ patterns / 8
+    starts = np.concatenate([patterns, -patterns]) * 3.0
+    starts = np.repeat(starts, 10, axis=0) + normal(40, 8, scale=0.3)
+    found = find_fixed_points(network(weight), starts=starts)
+    stable = found.x[found.stable]
+    root = pitchfork(3.0)
+    for sign, pattern in itertools.product((1, -1), patterns):
+        assert np.abs(stable - sign * root * pattern).max(axis=1).min() < 1e-9
+    # Every point solves x = W tanh(x), and the plane of the patterns holds no other than these:
+    # 0, +- each pattern, and the four mixtures in which half of the units are silent.
+    residual = np.tanh(found.x) @ weight.T - found.x
+    assert np.abs(residual).max() < 1e-11
+    assert len(stable) == 4
+    assert len(found) == 9
+
+
+def ring(units=32, gain=1.4):
+    """A rotation-invariant network: cosine weights, an attractor for every direction."""
+    angle = 2 * np.pi * np.arange(units) / units
+    return network(2 * gain / units * np.cos(angle[:, None] - angle)), angle
+
+
+def test_ring_attractor_has_a_marginal_mode_and_known_amplitude():
+    made, angle = ring()
+    starts = np.array([np.cos(angle - d) for d in np.linspace(0, 6, 25)])
+    found = find_fixed_points(made, starts=starts, between=0)
+    assert (found.kind == "marginal").all()
+    amplitude = optimize.brentq(
+        lambda a: 2 * 1.4 / 32 * np.cos(angle) @ np.tanh(a * np.cos(angle)) - a, 0.1, 3
+    )
+    fitted = np.abs(found.x @ np.exp(1j * angle)) * 2 / 32
+    assert fitted == pytest.approx(np.full(len(found), amplitude), abs=1e-6)
+    assert (np.abs(found.eigenvalues[:, 0]) * 100 < 1e-3).all()
+    assert (found.eigenvalues[:, 2:].real * 100 < -0.99).all()
+    # Points along the ring stay apart: they are not one point.
+    assert len(found) > 15
+
+
+def test_line_attractor_of_a_linear_network_is_marginal():
+    vector = np.array([0.6, 0.8])
+    made = network(np.outer(vector, vector), nonlinearity=lambda z: z)
+    found = find_fixed_points(made, starts=normal(30, 2), between=0)
+    assert (found.kind == "marginal").all()
+    assert np.abs(found.x @ [-0.8, 0.6]).max() < 1e-10
+    assert found.converged.all()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_points_of_small_random_networks_are_those_of_an_exhaustive_search(seed):
+    """Roots of x = W tanh(x) + b, |x_i| <= sum_j |W_ij| + |b_i|, from a dense grid by SciPy."""
+    size = 2 + seed % 2
+    weight, b = normal(size, size, seed=seed, scale=2.5), normal(size, seed=seed + 50, scale=0.3)
+    bound = np.abs(weight).sum(axis=1) + np.abs(b)
+    axes = [np.linspace(-r, r, 25 if size == 2 else 13) for r in bound]
+    grid = np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, size)
+
+    def residual(x):
+        return weight @ np.tanh(x) + b - x
+
+    def slope(x):
+        return weight * (1 - np.tanh(x) ** 2) - np.eye(size)
+
+    roots = []
+    for start in grid:
+        answer = optimize.root(residual, start, jac=slope, tol=1e-13)
+        new = all(np.linalg.norm(answer.x - root) > 1e-3 for root in roots)
+        if np.abs(residual(answer.x)).max() < 1e-10 and new:
+            roots.append(answer.x)
+    found = find_fixed_points(network(weight, bias=b), starts=grid[::3])
+    assert len(found) == len(roots)
+    away = np.linalg.norm(found.x[:, None] - np.array(roots), axis=-1)
+    assert away.min(axis=1).max() < 1e-9
+    assert found.slow.sum() == 0
+
+
+def test_slow_points_are_kept_apart_from_fixed_ones():
+    """x = tanh(1.0 x) + 0.05 has one root; just after a fold q keeps a minimum that is none."""
+    fold = lambda x: 0.01 + x**2  # noqa: E731
+    field = FunctionField(fold, 1, tau=1.0)
+    found = find_fixed_points(field, starts=np.linspace(-1, 1, 20)[:, None], slow=0.02)
+    assert found.slow.tolist() == [True]
+    assert found.x[0, 0] == pytest.approx(0.0, abs=1e-6)
+    assert found.speed[0] == pytest.approx(0.01)
+    assert set(found.starts["end"]) == {"slow"}
+    assert not found.converged.any()
+    none = find_fixed_points(field, starts=np.linspace(-1, 1, 20)[:, None], slow=0.005)
+    assert len(none) == 0
+    assert set(none.starts["end"]) == {"stalled"}
+    assert none.table().empty
+
+
+def test_starts_that_diverge_are_told():
+    field = FunctionField(lambda x: torch.exp(x) + 0 * x, 1)
+    found = find_fixed_points(field, starts=np.array([[0.0], [1.0]]), iterations=2000)
+    assert set(found.starts["end"]) <= {"diverged", "fixed", "slow"}
+    assert (found.x < -4).all()
+
+
+@pytest.mark.parametrize("form", ["current", "rate"])
+@pytest.mark.parametrize("nonlinearity", ["tanh", "relu", "softplus", "sigmoid", torch.sin])
+@pytest.mark.parametrize(
+    "variant", ["e-add", "e-gain", "s-sym", "s-gate-2", "es-add-sym", "s-full"]
+)
+def test_jacobian_is_exact(variant, nonlinearity, form):
+    made = CTRNN(
+        2, 5, 2, variant, contexts=3, nonlinearity=nonlinearity, form=form, seed=0,
+        tau=np.linspace(50, 150, 5),
+    )  # fmt: skip
+    context = torch.tensor([[1.0, 0, 0], [0.2, 0.5, 0.3], [0, 1.2, -0.1]])
+    field = NetworkField(made, context, normal(3, 2))
+    x = torch.tensor(normal(6, 5, seed=3))
+    condition = torch.arange(6) % 3
+    jacobian = field.linearisation(x, condition)
+    for row in range(6):
+        automatic = torch.autograd.functional.jacobian(
+            lambda z, row=row: field.residual(z[None], condition[row : row + 1])[0], x[row]
+        )
+        assert torch.allclose(jacobian[row], automatic * field.rates[:, None], atol=1e-14)
+        step = 1e-6
+        shifts = step * torch.eye(5, dtype=F64)
+        up, down = (field.velocity(x[row] + s * shifts, condition[row]) for s in (1, -1))
+        assert torch.allclose(jacobian[row], ((up - down) / (2 * step)).T, atol=1e-9)
+
+
+def test_velocity_is_that_of_the_network_in_each_condition():
+    made = CTRNN(2, 5, 2, "es-add-sym", contexts=3, seed=0, dtype=F64)
+    context, u = torch.eye(3, dtype=F64), torch.tensor(normal(3, 2))
+    x = torch.tensor(normal(3, 5, seed=1))
+    expected = made.velocity(made.circuit(context), x, u).detach()
+    assert torch.allclose(NetworkField(made, context, u).velocity(x, torch.arange(3)), expected)
+    apart = Contexts(context[:1], context[1:2])
+    expected = made.velocity(made.circuit(apart), x[:1], u[:1]).detach()
+    assert torch.allclose(NetworkField(made, apart, u[0]).velocity(x[:1]), expected)
+
+
+@pytest.mark.parametrize("kind", [torch.nn.RNN, torch.nn.GRU, torch.nn.LSTM])
+@pytest.mark.parametrize("layers", [1, 2, "cell"])
+def test_recurrent_layers_of_torch(kind, layers):
+    torch.manual_seed(0)
+    if layers == "cell":
+        made = {torch.nn.RNN: torch.nn.RNNCell, torch.nn.GRU: torch.nn.GRUCell}.get(
+            kind, torch.nn.LSTMCell
+        )(2, 4)
+    else:
+        made = kind(2, 4, layers)
+    u = normal(2, 2)
+    field = module_field(made, u, step=10.0)
+    found = find_fixed_points(field, starts=normal(10, field.units, scale=0.3))
+    assert set(found.condition) == {0, 1}
+    assert found.converged.all()
+    made = made.double()
+    for x, number in zip(found.x, found.condition, strict=True):
+        # Run the layer itself for long: a stable point is where it stays.
+        state = torch.tensor(x).reshape(-1, 1, 1, 4)
+        stimulus = torch.tensor(u[number]).expand(1, 1, 2)
+        with torch.no_grad():
+            if layers == "cell":
+                after = made(
+                    stimulus[0], (state[0, 0], state[1, 0]) if len(state) == 2 else state[0, 0]
+                )
+                after = torch.cat(after, -1) if len(state) == 2 else after
+                after = after.reshape(-1)
+            else:
+                half = state.reshape(-1, layers, 1, 4)
+                _, after = made(stimulus, (half[0], half[1]) if len(half) == 2 else half[0])
+                after = torch.stack(after) if len(half) == 2 else after
+                after = after.reshape(-1)
+        assert torch.allclose(after, torch.tensor(x), atol=1e-10)
+    jacobian = field.jacobian(*field.checked(found.x[:1], 0)) + torch.eye(field.units)
+    multipliers = np.exp(found.eigenvalues[0] * 10.0)
+    expected = np.linalg.eigvals(jacobian[0].numpy())
+    assert np.sort(np.abs(multipliers)) == pytest.approx(np.sort(np.abs(expected)))
+
+
+def test_stability_of_a_map_is_that_of_its_multipliers():
+    field = FunctionField(lambda x: torch.cat([-0.5 * x[:, :1], 1.1 * x[:, 1:]], 1), 2, step=20.0)
+    found = find_fixed_points(field, starts=normal(5, 2))
+    assert found.index.tolist() == [1]
+    assert found.eigenvalues[0, 0] == pytest.approx(np.log(1.1) / 20)
+    assert found.eigenvalues[0, 1].real == pytest.approx(np.log(0.5) / 20)
+    # A mode that changes sign at every step has a period of two of them.
+    assert found.frequencies[0, 1] == pytest.approx(1000 / 40)
+
+
+def test_conditions_are_searched_together_as_one_by_one():
+    made = CTRNN(2, 12, 2, "es-add-sym", contexts=3, g=1.6, seed=1)
+    starts = normal(40, 12)
+    together = find_fixed_points(made, torch.eye(3), [0.3, -0.2], starts=starts)
+    for number in range(3):
+        alone = find_fixed_points(made, torch.eye(3)[number], [0.3, -0.2], starts=starts)
+        mine = together.select(together.condition == number)
+        assert len(mine) == len(alone)
+        assert np.allclose(mine.x, alone.x, atol=1e-9)
+    assert together.table()["context"].tolist() == together.condition.tolist()
+
+
+def test_network_is_left_as_it_was():
+    made = CTRNN(2, 6, 2, "s-sym", contexts=2, seed=0)
+    made(torch.ones(1, 3, 2), torch.eye(2)[:1]).outputs.sum().backward()
+    before = {name: p.detach().clone() for name, p in made.named_parameters()}
+    gradients = {name: p.grad.clone() for name, p in made.named_parameters() if p.grad is not None}
+    made.train()
+    starts = normal(5, 6)
+    kept = starts.copy()
+    find_fixed_points(made, torch.eye(2), starts=starts)
+    assert made.training
+    assert made.dtype == torch.float32
+    assert np.array_equal(starts, kept)
+    for name, p in made.named_parameters():
+        assert p.requires_grad
+        assert torch.equal(p, before[name])
+        assert p.grad is None or torch.equal(p.grad, gradients[name])
+
+
+def test_one_start_is_enough_and_nothing_is_printed(capfd):
+    found = find_fixed_points(network([[2.0]]), starts=np.array([1.5]))
+    assert found.x == pytest.approx(np.array([[pitchfork(2.0)]]))
+    assert not found.outlier.any()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_member_of_an_ensemble_is_a_network():
+    members = [CTRNN(2, n, 2, "e-add", contexts=2, seed=n) for n in (4, 6)]
+    found = find_fixed_points(Ensemble(members)[1], torch.eye(2), starts=normal(8, 6))
+    assert found.x.shape[1] == 6
+
+
+def test_starts_of_each_condition_may_be_its_own():
+    made = network([[2.0]])
+    field = vector_field(made, None, [[0.0], [0.0]])
+    found = find_fixed_points(field, starts=np.array([[[1.0]], [[-1.0]]]), between=0)
+    assert np.sign(found.x[:, 0]).tolist() == [1, -1]
+    assert found.condition.tolist() == [0, 1]
+
+
+def test_far_points_are_marked_and_kept():
+    field = FunctionField(lambda x: (x - 1) * (x - 2) * (x - 500), 1)
+    near = 1.5 + normal(30, 1, scale=0.3)
+    found = find_fixed_points(field, starts=np.concatenate([near, [[30.0]]]), between=0)
+    far = np.abs(found.x[:, 0] - 500) < 1e-6
+    if far.any():
+        assert found.outlier[far].all()
+    assert not found.outlier[~far].any()
+    assert {1.0, 2.0} <= set(found.x[:, 0].round(6))
+
+
+def test_unit_at_the_kink_of_relu_is_marked():
+    made = network(np.zeros((2, 2)), nonlinearity="relu", bias=[0.0, 1.0])
+    found = find_fixed_points(made, starts=normal(5, 2))
+    assert found.x == pytest.approx(np.array([[0.0, 1.0]]), abs=1e-12)
+    assert found.kink.tolist() == [True]
+
+
+def test_visited_states_are_drawn_from_the_trajectory():
+    made = CTRNN(2, 6, 2, "e-add", contexts=2, seed=0)
+    run = made(torch.randn(3, 10, 2), torch.eye(2)[[0, 1, 1]], generator=0)
+    drawn = visited_states(run, 20, noise=0.0)
+    flat = run.potentials.detach().reshape(-1, 6).double().numpy()
+    assert len({tuple(row) for row in drawn}) == 20
+    assert all((np.abs(flat - row).max(axis=1) == 0).any() for row in drawn)
+    assert np.array_equal(visited_states(run, 20), visited_states(run, 20))
+    assert len(visited_states(run, 1000)) == 30
+    noisy = visited_states(np.zeros((4000, 6)), 4000, noise=0.05)
+    assert noisy.std() == pytest.approx(0.05, rel=5 / np.sqrt(2 * noisy.size))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "starts must be given: states that the network visits"),
+        ({"starts": np.zeros((0, 4))}, "starts must hold at least one state"),
+        ({"starts": np.zeros((3, 5))}, r"starts must have shape \(start, unit=4\): got \(3, 5\)"),
+        ({"starts": np.full((2, 4), np.nan)}, "states must be finite"),
+        ({"starts": np.zeros((3, 2, 4))}, "must have 2 conditions: got 3"),
+        ({"starts": np.zeros((3, 4)), "tolerance": 0.0}, "tolerance must be positive"),
+        ({"starts": np.zeros((3, 4)), "iterations": 0}, "iterations must be at least 1"),
+        ({"starts": np.zeros((3, 4)), "inputs": np.zeros((2, 5, 2))}, "constant in time"),
+        ({"starts": np.zeros((3, 4)), "inputs": np.zeros((3, 2))}, "one for each of 3 conditions"),
+        ({"starts": np.zeros((3, 4)), "inputs": np.zeros((2, 3))}, r"shape \(condition, 2\)"),
+        ({"starts": np.zeros((3, 4)), "inputs": [np.nan, 0.0]}, "inputs must be finite"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments, message):
+    made = CTRNN(2, 4, 2, "e-add", contexts=2, seed=0)
+    with pytest.raises(ValueError, match=message):
+        find_fixed_points(made, torch.eye(2), **arguments)
+
+
+def test_bad_systems_are_refused():
+    with pytest.raises(ValueError, match="context must be given"):
+        find_fixed_points(CTRNN(2, 4, 2, "e-add", contexts=2), starts=np.zeros((1, 4)))
+    with pytest.raises(ValueError, match="context must be constant in time"):
+        vector_field(CTRNN(2, 4, 2, "e-add", contexts=2), torch.zeros(2, 5, 2))
+    with pytest.raises(TypeError, match="wrap a function as FunctionField"):
+        find_fixed_points(lambda x: x, starts=np.zeros((1, 4)))
+    with pytest.raises(TypeError, match="wrap it in a function"):
+        find_fixed_points(torch.nn.Linear(2, 2), starts=np.zeros((1, 2)))
+    with pytest.raises(ValueError, match="in one direction"):
+        module_field(torch.nn.GRU(2, 4, bidirectional=True), [0.0, 0.0])
+    with pytest.raises(ValueError, match="one state for each"):
+        find_fixed_points(FunctionField(lambda x: x[:1], 2), starts=np.zeros((3, 2)))
