@@ -21,11 +21,16 @@ else:
     from .choices import context_effect as context_effect
     from .choices import crossing as crossing
     from .choices import effect_matched_levels as effect_matched_levels
+    from .continuation import Bifurcation as Bifurcation
+    from .continuation import Branch as Branch
+    from .continuation import Branches as Branches
+    from .continuation import follow_fixed_points as follow_fixed_points
     from .corruption import CORRUPTIONS as CORRUPTIONS
     from .corruption import Corruption as Corruption
     from .corruption import corrupted as corrupted
     from .corruption import evidence_strength as evidence_strength
     from .corruption import ou_noise as ou_noise
+    from .fields import ContextPath as ContextPath
     from .fields import FunctionField as FunctionField
     from .fields import NetworkField as NetworkField
     from .fields import VectorField as VectorField
@@ -34,6 +39,13 @@ else:
     from .fixed_points import FixedPoints as FixedPoints
     from .fixed_points import find_fixed_points as find_fixed_points
     from .fixed_points import visited_states as visited_states
+    from .linearisation import Modes as Modes
+    from .linearisation import eigenvalues as eigenvalues
+    from .linearisation import henrici_index as henrici_index
+    from .linearisation import modes as modes
+    from .linearisation import modes_of as modes_of
+    from .linearisation import numerical_abscissa as numerical_abscissa
+    from .linearisation import transient_growth as transient_growth
     from .packing import OptimisationGuard as OptimisationGuard
     from .packing import best_rate as best_rate
     from .packing import capacity as capacity

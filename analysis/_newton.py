@@ -16,6 +16,8 @@ _MEMORY = 256 * 2**20
 _SHORTER = tuple(2.0**-power for power in range(1, 9))
 # Of q; the usual constant of a sufficient decrease.
 _DECREASE = 1e-4
+# A search that lowers q by less than this share in so many iterations is at a minimum.
+_LITTLE, _WINDOW = 1e-3, 10
 CONVERGED, STATIONARY, DIVERGED, UNFINISHED = range(4)
 
 
@@ -36,6 +38,15 @@ class Descent:
     state: Tensor
     iterations: Tensor
 
+    def replace(self, rows: Tensor, other: Descent) -> None:
+        """Take the ends of another search, for some starts, where it has converged."""
+        better = other.state == CONVERGED
+        places = rows.nonzero()[:, 0]
+        self.iterations[places] += other.iterations
+        these = places[better]
+        self.x[these], self.size[these] = other.x[better], other.size[better]
+        self.state[these] = CONVERGED
+
 
 @dataclass
 class _Batch:
@@ -46,13 +57,15 @@ class _Batch:
     q: Tensor
     condition: Tensor
     damping: Tensor = field(init=False)
+    before: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         self.damping = torch.full_like(self.q, 1e-3)
+        self.before = torch.full_like(self.q, torch.inf)
 
     def take(self, rows: Tensor) -> _Batch:
         part = _Batch(self.x[rows], self.r[rows], self.q[rows], self.condition[rows])
-        part.damping = self.damping[rows]
+        part.damping, part.before = self.damping[rows], self.before[rows]
         return part
 
     def put(self, rows: Tensor, part: _Batch) -> None:
@@ -82,17 +95,20 @@ def descend(
         iterations: At most so many.
         reach: A state farther than this from the origin has diverged.
     """
-    count = len(x)
-    found = Descent(
-        x.clone(),
-        torch.full((count,), torch.inf, dtype=x.dtype, device=x.device),
-        torch.full((count,), UNFINISHED, device=x.device),
-        torch.zeros(count, dtype=torch.long, device=x.device),
-    )
+    found = _unfinished(x)
     block = max(1, int(_MEMORY // (8 * system.units**2)))
-    for rows in torch.arange(count, device=x.device).split(block):
+    for rows in torch.arange(len(x), device=x.device).split(block):
         _descend(system, found, rows, condition[rows], tolerance, iterations, reach)
     return found
+
+
+def _unfinished(x: Tensor) -> Descent:
+    return Descent(
+        x.clone(),
+        torch.full_like(x[:, 0], torch.inf),
+        torch.full((len(x),), UNFINISHED, device=x.device),
+        torch.zeros(len(x), dtype=torch.long, device=x.device),
+    )
 
 
 def _descend(
@@ -111,6 +127,9 @@ def _descend(
         stuck = _iterate(system, batch) if number else torch.zeros_like(batch.q, dtype=torch.bool)
         size = (2 * batch.q).sqrt()
         away = ~torch.isfinite(batch.q) | (batch.x.norm(dim=-1) > reach)
+        if number % _WINDOW == 0:
+            stuck |= batch.q > (1 - _LITTLE) * batch.before
+            batch.before = batch.q.clone()
         state = torch.full_like(rows, UNFINISHED)
         state[stuck] = STATIONARY
         state[size <= tolerance] = CONVERGED
@@ -141,6 +160,75 @@ def solve(matrix: Tensor, right: Tensor) -> Tensor:
             with contextlib.suppress(np.linalg.LinAlgError):
                 found[row] = np.linalg.solve(a[row], b[row])[:, 0]
         return torch.from_numpy(found)
+
+
+def relax(
+    system: VectorField,
+    x: Tensor,
+    condition: Tensor,
+    *,
+    tolerance: float,
+    iterations: int,
+    reach: float,
+) -> Descent:
+    """Follow the flow dx/ds = R(x) by implicit steps that grow: to the attractor of each start.
+
+    Pseudo-transient continuation (Kelley and Keyes 1998): (1 / delta - J) d = R, with delta the
+    larger the smaller |R| has become, so that it ends in Newton steps. It does not stop at minima
+    of q, and finds no point but those that the flow leads to.
+
+    Args:
+        system: The field.
+        x: Starts, (start, unit), float64; not changed.
+        condition: (start,).
+        tolerance: |R| of a root.
+        iterations: At most so many.
+        reach: A state farther than this from the origin has diverged.
+    """
+    found = _unfinished(x)
+    block = max(1, int(_MEMORY // (8 * system.units**2)))
+    for rows in torch.arange(len(x), device=x.device).split(block):
+        _relax(system, found, rows, condition[rows], tolerance, iterations, reach)
+    return found
+
+
+def _relax(
+    system: VectorField,
+    found: Descent,
+    rows: Tensor,
+    condition: Tensor,
+    tolerance: float,
+    iterations: int,
+    reach: float,
+) -> None:
+    x = found.x[rows]
+    r = system.residual(x, condition)
+    size = r.norm(dim=-1)
+    delta = torch.ones_like(size)
+    eye = torch.eye(system.units, dtype=x.dtype, device=x.device)
+    for number in range(iterations + 1):
+        if number:
+            matrix = eye / delta[:, None, None] - system.jacobian(x, condition)
+            moved = x + solve(matrix, r)
+            after = system.residual(moved, condition)
+            new = after.norm(dim=-1)
+            # Also a NaN is no success.
+            good = new <= 2 * size
+            delta = torch.where(
+                good, delta * (size / new.clamp_min(1e-300)).clamp(0.5, 10), delta / 4
+            )
+            x, r = torch.where(good[:, None], moved, x), torch.where(good[:, None], after, r)
+            size = torch.where(good, new, size)
+        state = torch.full_like(rows, UNFINISHED)
+        state[size <= tolerance] = CONVERGED
+        state[~torch.isfinite(size) | (x.norm(dim=-1) > reach)] = DIVERGED
+        found.x[rows], found.size[rows], found.state[rows] = x, size, state
+        found.iterations[rows] = number
+        going = state == UNFINISHED
+        if not going.any():
+            return
+        rows, condition, x, r = rows[going], condition[going], x[going], r[going]
+        size, delta = size[going], delta[going]
 
 
 def _half_square(r: Tensor) -> Tensor:

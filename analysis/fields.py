@@ -149,9 +149,11 @@ class NetworkField(VectorField):
         context: Values | Contexts | None = None,
         inputs: Values | None = None,
     ) -> None:
+        own = copy.deepcopy(network).to(torch.float64)
+        self._set(own, *_conditions(own, context, inputs))
+
+    def _set(self, own: CTRNN, contexts: Contexts | None, stimuli: Tensor) -> None:
         with torch.no_grad():
-            own = copy.deepcopy(network).to(torch.float64)
-            contexts, stimuli = _conditions(own, context, inputs)
             circuit = own.circuit(contexts)
             self.units, self.conditions = own.units, len(stimuli)
             self.discrete, self.step, self.device = False, own.dt, own.device
@@ -160,9 +162,8 @@ class NetworkField(VectorField):
             self._phi, self._kinked = own.phi, own.nonlinearity_name == "relu"
             self._slope = _derivative(own.phi, own.nonlinearity_name)
             self._weight, self._which = _distinct(circuit.dense_weight(), self.conditions)
-            self._current = (stimuli @ circuit.input_weight.mT + circuit.current).expand(
-                self.conditions, -1
-            )
+            current = stimuli @ circuit.input_weight.mT + circuit.current
+            self._current = current.expand(self.conditions, -1)
             self._gain, self._threshold = (
                 None if value is None else value.expand(self.conditions, -1).contiguous()
                 for value in (circuit.gain, circuit.threshold)
@@ -210,6 +211,46 @@ class NetworkField(VectorField):
             return super().kinks(x, condition)
         z = self._onto(self._current[condition], x, condition) if self._rate_form else x
         return (self._driven(z, condition).abs() <= 1e-9).any(dim=-1)
+
+
+class ContextPath:
+    """A network along a straight path between two contexts, c(lambda) = (1 - lambda) a + lambda b.
+
+    Call it with lambda for the vector field there; lambda may lie outside [0, 1].
+
+    Args:
+        network: The network; it is copied.
+        start: a, (context,), or one for each pathway.
+        end: b; give one pathway the same context at both ends to move the other alone.
+        inputs: u, (input,); None is 0.
+    """
+
+    def __init__(
+        self,
+        network: CTRNN,
+        start: Values | Contexts,
+        end: Values | Contexts,
+        inputs: Values | None = None,
+    ) -> None:
+        self._own = copy.deepcopy(network).to(torch.float64)
+        ends = [_conditions(self._own, context, inputs) for context in (start, end)]
+        if any(len(stimuli) != 1 for _, stimuli in ends):
+            raise ValueError("a path runs between two single contexts, with one stimulus")
+        (a, self._stimulus), (b, _) = ends
+        if a is None or b is None:
+            raise ValueError("a path between contexts needs a network with contexts")
+        self._ends = a, b
+
+    def __call__(self, parameter: float) -> NetworkField:
+        """Return the vector field at lambda."""
+        a, b = self._ends
+        mixed = Contexts(
+            (1 - parameter) * a.excitability + parameter * b.excitability,
+            (1 - parameter) * a.synaptic + parameter * b.synaptic,
+        )
+        field = NetworkField.__new__(NetworkField)
+        field._set(self._own, mixed, self._stimulus)
+        return field
 
 
 def _conditions(

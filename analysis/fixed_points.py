@@ -19,7 +19,7 @@ from torch import Tensor
 from ctxrnn import CTRNN, Contexts, Trajectory, derive_seed
 from ctxrnn._checks import check_count, check_not_negative, check_positive
 
-from ._newton import CONVERGED, DIVERGED, Descent, descend
+from ._newton import CONVERGED, DIVERGED, STATIONARY, UNFINISHED, Descent, descend, relax
 from .fields import Values, VectorField, vector_field
 
 if TYPE_CHECKING:
@@ -193,8 +193,10 @@ def find_fixed_points(
 
     From each start damped Newton steps with the exact Jacobian in float64 lead to a root of R,
     whether stable or not; where they do not, Levenberg-Marquardt steps lead to a minimum of
-    q = |R|^2 / 2. Saddles between attractors are seldom visited: after the search from the starts
-    it is repeated from the midpoints between the points found, `between` times.
+    q = |R|^2 / 2. A start that ends at such a minimum, which is not slow, is given to the flow
+    dx/ds = R(x) instead, by implicit steps, and counts for the attractor it leads to, if that is
+    a point. Saddles between attractors are seldom visited: after the search from the starts it is
+    repeated from the midpoints between the points found, `between` times.
 
     Two ends of one condition are the same point if their distance is below `unique`; the point is
     then the end with the smallest speed.
@@ -231,7 +233,16 @@ def find_fixed_points(
         descend, field, tolerance=tolerance, iterations=iterations, reach=reach
     )
     found = _Found(field, unique, slow)
-    found.add(search(x, condition), condition, given=True)
+    first = search(x, condition)
+    missed = (first.state == STATIONARY) | (first.state == UNFINISHED)
+    missed &= first.size > slow
+    if missed.any():
+        flow = relax(
+            field, x[missed], condition[missed],
+            tolerance=tolerance, iterations=iterations, reach=reach,
+        )  # fmt: skip
+        first.replace(missed, flow)
+    found.add(first, condition, given=True)
     for _ in range(between):
         middles, where = found.middles(limit=len(x))
         if not len(middles) or not found.add(search(middles, where), where, given=False):
