@@ -39,6 +39,8 @@ else:
     from .fixed_points import FixedPoints as FixedPoints
     from .fixed_points import find_fixed_points as find_fixed_points
     from .fixed_points import visited_states as visited_states
+    from .flow import flow_on_plane as flow_on_plane
+    from .flow import state_dependence as state_dependence
     from .linearisation import Modes as Modes
     from .linearisation import eigenvalues as eigenvalues
     from .linearisation import henrici_index as henrici_index
@@ -71,6 +73,17 @@ else:
     from .statistics import paired_difference as paired_difference
     from .statistics import sign_flip_p as sign_flip_p
     from .statistics import synergy as synergy
+    from .subspaces import PCA as PCA
+    from .subspaces import alignment_index as alignment_index
+    from .subspaces import captured_variance as captured_variance
+    from .subspaces import centroid_distances as centroid_distances
+    from .subspaces import compare_subspaces as compare_subspaces
+    from .subspaces import fit_pca as fit_pca
+    from .subspaces import linear_cka as linear_cka
+    from .subspaces import participation_ratio as participation_ratio
+    from .subspaces import principal_angles as principal_angles
+    from .subspaces import procrustes_distance as procrustes_distance
+    from .subspaces import tangling as tangling
     from .switching import context_noise as context_noise
     from .switching import filtered_noise_sweep as filtered_noise_sweep
     from .switching import filtered_noise_variance as filtered_noise_variance
