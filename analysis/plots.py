@@ -18,6 +18,13 @@ from ._plots_comparison import choice_shares as choice_shares
 from ._plots_comparison import difference_key as difference_key
 from ._plots_comparison import difference_points as difference_points
 from ._plots_comparison import relation as relation
+from ._plots_dynamics import bifurcation_diagram as bifurcation_diagram
+from ._plots_dynamics import colours_of as colours_of
+from ._plots_dynamics import flow as flow
+from ._plots_dynamics import point_key as point_key
+from ._plots_dynamics import spectrum as spectrum
+from ._plots_dynamics import subspace_matrix as subspace_matrix
+from ._plots_dynamics import trajectories as trajectories
 from ._plots_packing import capacity_map as capacity_map
 from ._plots_packing import load_scatter as load_scatter
 from ._plots_packing import sizes_needed as sizes_needed

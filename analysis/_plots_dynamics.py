@@ -1,0 +1,247 @@
+"""Figures of dynamics: trajectories with fixed points, spectra, branches, angles of subspaces."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+
+from .continuation import Branches
+from .fixed_points import FixedPoints
+from .subspaces import PCA, Samples
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Okabe and Ito (2008), without the colours of the mechanisms' own figures and without yellow.
+CONTEXT_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+_POINTS: Mapping[str, tuple[str, Literal["full", "none"]]] = {
+    "stable": ("o", "full"),
+    "saddle": ("X", "full"),
+    "unstable": ("o", "none"),
+    "marginal": ("D", "none"),
+    "slow": ("s", "none"),
+}
+_EVENTS = {"fold": "o", "pitchfork": "D", "branch point": "s", "Hopf": "^"}
+
+
+def colours_of(names: Sequence[Hashable]) -> dict[Hashable, Any]:
+    """Return a colour for each name: distinct ones for up to seven, else of a map."""
+    if len(names) <= len(CONTEXT_COLOURS):
+        return dict(zip(names, CONTEXT_COLOURS, strict=False))
+    shades = mpl.colormaps["viridis"](np.linspace(0, 0.92, len(names)))
+    return dict(zip(names, map(tuple, shades), strict=True))
+
+
+def trajectories(
+    ax: Axes,
+    plane: PCA,
+    by_context: Mapping[Hashable, Samples],
+    *,
+    points: FixedPoints | None = None,
+    reach: float = 0.15,
+    label: str = "PC",
+) -> Axes:
+    """Draw trajectories on the first two principal components, with fixed points.
+
+    A line is a trajectory, a small dot its beginning. Fixed points are filled circles where stable,
+    crosses where saddles (with a line along each of up to two unstable directions), open circles
+    where unstable, diamonds where marginal; slow points are open squares.
+
+    Args:
+        ax: Axes to draw on.
+        plane: Principal components.
+        by_context: Context -> trajectories, (trajectory, time, unit) or (time, unit).
+        points: Fixed points, whose conditions are the contexts in the same order, or all of one.
+        reach: Half the length of the lines along unstable directions, in widths of the plot.
+        label: Text of the axes, before the number of the component and its share of the variance.
+    """
+    names = list(by_context)
+    colours = colours_of(names)
+    for name, states in by_context.items():
+        paths = plane.project(np.atleast_3d(np.asarray(states, dtype=float)))[..., :2]
+        paths = paths[None] if paths.ndim == 2 else paths
+        for number, path in enumerate(paths):
+            ax.plot(
+                *path.T, color=colours[name], linewidth=0.7, alpha=0.8,
+                label=str(name) if number == 0 else None,
+            )  # fmt: skip
+            ax.plot(*path[0], ".", color=colours[name], markersize=3)
+    if points is not None and len(points):
+        _points(ax, plane, points, [colours[name] for name in names], reach)
+    for axis, number in ((ax.xaxis, 0), (ax.yaxis, 1)):
+        share = f" ({100 * plane.ratios[number]:.0f} %)" if len(plane.ratios) > number else ""
+        axis.set_label_text(f"{label} {number + 1}{share}")
+    return ax
+
+
+def _points(ax: Axes, plane: PCA, points: FixedPoints, colours: list[Any], reach: float) -> None:
+    places = plane.project(points.x)[:, :2]
+    width = reach * max(np.ptp(ax.dataLim.get_points(), axis=0))
+    kinds = np.where(points.slow, "slow", [str(kind).split()[0] for kind in points.kind])
+    for place, x, kind, condition in zip(places, points.x, kinds, points.condition, strict=True):
+        colour = colours[condition] if condition < len(colours) else "0.2"
+        mark, fill = _POINTS[kind]
+        if kind == "saddle":
+            for direction in _unstable(points, x, int(condition)):
+                ends = np.outer([-width, width], (direction @ plane.components[:2].T)) + place
+                ax.plot(*ends.T, color=colour, linewidth=1.4, zorder=4)
+        ax.plot(
+            *place, mark, color=colour, markersize=5, zorder=5, fillstyle=fill,
+            markeredgecolor="white" if fill == "full" else colour, markeredgewidth=0.6,
+        )  # fmt: skip
+
+
+def _unstable(points: FixedPoints, x: np.ndarray, condition: int) -> np.ndarray:
+    """Return up to two unstable directions at a point, real, of norm 1."""
+    matrix = points.field.linearisation(x, condition)[0].cpu().numpy()
+    values, vectors = np.linalg.eig(matrix)
+    order = np.argsort(-values.real)[:2]
+    grows = values[order].real > 0
+    return np.asarray(vectors[:, order[grows]].real.T)
+
+
+def point_key() -> tuple[list[Any], list[str]]:
+    """Return handles and texts of a legend for the points of `trajectories`."""
+    from matplotlib.lines import Line2D
+
+    names = {"stable": "stable point", "saddle": "saddle", "slow": "slow point"}
+    handles = [
+        Line2D([], [], marker=_POINTS[kind][0], linestyle="", color="0.3", markersize=5,
+               fillstyle=_POINTS[kind][1], markeredgewidth=0.8)
+        for kind in names
+    ]  # fmt: skip
+    return handles, list(names.values())
+
+
+def spectrum(
+    ax: Axes, points: FixedPoints, *, rows: Sequence[int] | np.ndarray | None = None
+) -> Axes:
+    """Draw the eigenvalues of fixed points, times the time constant, in the complex plane.
+
+    Left of the line at 0 modes decay. Stable points are filled, others open, by condition.
+
+    Args:
+        ax: Axes to draw on.
+        points: The points.
+        rows: Which of them; None for all.
+    """
+    chosen = points if rows is None else points.select(np.asarray(rows))
+    scale = 1.0 / float(points.field.rates.mean())
+    conditions = list(dict.fromkeys(points.condition.tolist()))
+    colours = colours_of(conditions)
+    for values, condition, stable in zip(
+        chosen.eigenvalues, chosen.condition, chosen.stable, strict=True
+    ):
+        ax.plot(
+            values.real * scale, values.imag * scale, "o", markersize=3,
+            color=colours[int(condition)], fillstyle="full" if stable else "none",
+            markeredgewidth=0.6, alpha=0.8,
+        )  # fmt: skip
+    ax.axvline(0, color="0.6", linewidth=0.8, zorder=0)
+    ax.set(xlabel=r"$\tau\,\mathrm{Re}\,\lambda$", ylabel=r"$\tau\,\mathrm{Im}\,\lambda$")
+    return ax
+
+
+def bifurcation_diagram(
+    ax: Axes,
+    branches: Branches,
+    direction: np.ndarray | int = 0,
+    *,
+    label: str = "state",
+    parameter: str = r"weight $\lambda$ of the other context",
+) -> Axes:
+    """Draw fixed points against the parameter: lines are solid where stable, dotted elsewhere.
+
+    Markers are bifurcations: circles folds, diamonds pitchforks, squares other crossings of
+    branches, triangles Hopf points.
+
+    Args:
+        ax: Axes to draw on.
+        branches: From `follow_fixed_points`.
+        direction: What stands on the y axis: a unit, or a direction onto which states are
+            projected, (unit,), e.g. a row of the read-out.
+        label: Its text.
+        parameter: Text of the x axis.
+    """
+
+    def height(x: np.ndarray) -> np.ndarray:
+        return np.asarray(x[..., direction] if np.ndim(direction) == 0 else x @ direction)
+
+    for branch in branches:
+        y = height(branch.x)
+        for stable, dashes, width in ((True, "-", 1.6), (False, ":", 0.9)):
+            for run in _runs(branch.stable == stable):
+                ax.plot(
+                    branch.parameter[run], y[run], linestyle=dashes, linewidth=width, color="0.15"
+                )
+        for event in branch.bifurcations:
+            ax.plot(
+                event.parameter, height(event.x), _EVENTS[event.kind], color="#D55E00",
+                markersize=3.5, zorder=4, fillstyle="none", markeredgewidth=0.9,
+            )  # fmt: skip
+    ax.set(xlabel=parameter, ylabel=label)
+    return ax
+
+
+def _runs(mask: np.ndarray) -> list[slice]:
+    """Return where a mask is true in one piece, with the point after it, so that lines meet."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(int), [0]])))
+    return [slice(a, b + 1) for a, b in edges.reshape(-1, 2)]
+
+
+def subspace_matrix(
+    ax: Axes, table: pd.DataFrame, value: str = "mean", *, bar: Axes | None = None
+) -> Axes:
+    """Draw a measure of all pairs of contexts' spaces as a matrix.
+
+    Args:
+        ax: Axes to draw on.
+        table: From `compare_subspaces`.
+        value: Column: an angle ("mean", "smallest", "largest"), drawn in degrees, or "captured",
+            "alignment".
+        bar: Axes for the colour bar; None leaves it out.
+    """
+    names = list(dict.fromkeys([*table["a"], *table["b"]]))
+    wide = table.pivot_table(index="a", columns="b", values=value, sort=False)
+    wide = wide.reindex(index=names, columns=names).to_numpy(dtype=float)
+    angle = value in ("mean", "smallest", "largest")
+    texts = {"mean": "mean principal angle (°)", "smallest": "smallest principal angle (°)",
+             "largest": "largest principal angle (°)", "captured": "variance captured",
+             "alignment": "alignment index"}  # fmt: skip
+    ax.set_facecolor("0.85")
+    image = ax.imshow(
+        np.degrees(wide) if angle else wide, cmap="cividis", vmin=0, vmax=90 if angle else 1
+    )
+    ax.set_xticks(range(len(names)), [str(name) for name in names], rotation=90)
+    ax.set_yticks(range(len(names)), [str(name) for name in names])
+    ax.tick_params(length=0)
+    if not angle:
+        ax.set(xlabel="space of", ylabel="states of")
+    if bar is not None:
+        drawn = ax.figure.colorbar(image, cax=bar)
+        drawn.set_label(texts.get(value, value))
+        drawn.outline.set_visible(False)  # type: ignore[operator]
+    return ax
+
+
+def flow(ax: Axes, grid: np.ndarray, velocity: np.ndarray, *, label: str = "PC") -> Axes:
+    """Draw the flow on a plane as streamlines, darker where it is faster.
+
+    Args:
+        ax: Axes to draw on.
+        grid: Coordinates, (point, point, 2), from `flow_on_plane`.
+        velocity: Projected velocities, (point, point, 2).
+        label: Text of the axes before the number of the component.
+    """
+    x, y = grid[0, :, 0], grid[:, 0, 1]
+    speed = np.linalg.norm(velocity, axis=-1)
+    ax.streamplot(
+        x, y, velocity[..., 0], velocity[..., 1], color=speed, cmap="Greys", linewidth=0.7,
+        arrowsize=0.6, density=0.9, norm=mpl.colors.PowerNorm(0.5, -0.5 * speed.max(), speed.max()),
+    )  # fmt: skip
+    ax.set(xlabel=f"{label} 1", ylabel=f"{label} 2", xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
+    return ax

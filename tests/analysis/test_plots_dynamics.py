@@ -1,0 +1,107 @@
+"""What the figures of dynamics draw."""
+
+import numpy as np
+import pytest
+import torch
+
+from ctxrnn import CTRNN
+from ctxrnn.analysis import (
+    FunctionField,
+    NetworkField,
+    compare_subspaces,
+    find_fixed_points,
+    fit_pca,
+    flow_on_plane,
+    follow_fixed_points,
+    plots,
+)
+
+
+@pytest.fixture
+def ax():
+    with plots.style():
+        yield plots.new_figure(size=(3, 3)).axes[0]
+
+
+def bistable(units=2):
+    made = CTRNN(1, units, 1, "e-add", contexts=2, dtype=torch.float64, seed=0, sd=0.005)
+    with torch.no_grad():
+        made.weight.copy_(2.0 * torch.eye(units))
+    return NetworkField(made, torch.eye(2))
+
+
+def points():
+    grid = np.stack(np.meshgrid(*[np.linspace(-2, 2, 5)] * 2), axis=-1).reshape(-1, 2)
+    return find_fixed_points(bistable(), starts=grid)
+
+
+def test_points_are_drawn_by_their_kind_with_unstable_directions(ax):
+    found = points()
+    assert len(found) == 18
+    plane = fit_pca(np.random.default_rng(0).normal(size=(50, 2)))
+    paths = {"a": np.zeros((2, 7, 2)), "b": np.ones((7, 2))}
+    plots.trajectories(ax, plane, paths, points=found)
+    marks = [line for line in ax.lines if line.get_marker() in ("o", "X", "D", "s")]
+    assert len(marks) == 18
+    filled = [m for m in marks if m.get_marker() == "o" and m.get_fillstyle() == "full"]
+    assert len(filled) == 8
+    assert sum(m.get_marker() == "X" for m in marks) == 8
+    # Saddles of index 1 have one line each; beginnings of trajectories are dots.
+    assert len(ax.lines) == 18 + 8 + 2 * 3
+    drawn = np.array([m.get_xydata()[0] for m in marks])
+    assert drawn == pytest.approx(plane.project(found.x))
+    assert "%" in ax.get_xlabel()
+    assert ax.get_legend_handles_labels()[1] == ["a", "b"]
+    assert len(plots.point_key()[0]) == len(plots.point_key()[1])
+
+
+def test_spectrum_is_in_units_of_the_time_constant(ax):
+    found = points()
+    plots.spectrum(ax, found, rows=[0])
+    (line,) = [line for line in ax.lines if line.get_marker() == "o"]
+    assert line.get_xdata() == pytest.approx(found.eigenvalues[0].real * 100)
+
+
+def test_branches_are_solid_where_stable(ax):
+    found = follow_fixed_points(
+        lambda p: FunctionField(lambda x: p + x - x**3 / 3, 1), [[0.0]], bounds=(-2, 2)
+    )
+    plots.bifurcation_diagram(ax, found, label="x")
+    solid = [line for line in ax.lines if line.get_linestyle() == "-"]
+    dotted = [line for line in ax.lines if line.get_linestyle() == ":"]
+    assert (len(solid), len(dotted)) == (2, 1)
+    assert np.abs(dotted[0].get_ydata()[:-1]).max() < 1.05
+    events = [line for line in ax.lines if line.get_marker() == "o"]
+    assert sorted(line.get_xdata()[0] for line in events) == pytest.approx([-2 / 3, 2 / 3])
+    other = plots.new_figure(size=(3, 3)).axes[0]
+    plots.bifurcation_diagram(other, found, np.array([-1.0]))
+    assert other.lines[0].get_ydata() == pytest.approx(-ax.lines[0].get_ydata())
+
+
+def test_matrix_shows_angles_in_degrees(ax):
+    states = {"a": np.eye(4)[:3], "b": np.eye(4)[:3], "c": np.eye(4)[[0, 3]]}
+    table = compare_subspaces(states, share=0.999)
+    plots.subspace_matrix(ax, table, "largest")
+    shown = ax.images[0].get_array()
+    assert shown[0, 1] == pytest.approx(0, abs=1e-5)
+    assert shown[0, 2] == pytest.approx(
+        np.degrees(table.set_index(["a", "b"]).loc[("a", "c"), "largest"])
+    )
+    assert np.isnan(np.ma.filled(shown, np.nan)[0, 0])
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["a", "b", "c"]
+    figure = plots.new_figure(1, 2, size=(4, 2))
+    plots.subspace_matrix(figure.axes[0], table, "captured", bar=figure.axes[1])
+    assert figure.axes[1].get_ylabel() == "variance captured"
+
+
+def test_flow_covers_its_plane(ax):
+    plane = fit_pca(np.random.default_rng(0).normal(size=(50, 2)))
+    grid, velocity = flow_on_plane(bistable(), plane, points=8, reach=((-2, 2), (-1, 1)))
+    plots.flow(ax, grid, velocity)
+    assert ax.get_xlim() == pytest.approx((grid[0, 0, 0], grid[0, -1, 0]))
+    assert ax.collections
+
+
+def test_many_contexts_have_colours_of_a_map():
+    assert len(set(plots.colours_of(list(range(7))).values())) == 7
+    assert len(set(plots.colours_of(list(range(20))).values())) == 20
