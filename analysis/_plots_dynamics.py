@@ -62,7 +62,7 @@ def trajectories(
     names = list(by_context)
     colours = colours_of(names)
     for name, states in by_context.items():
-        paths = plane.project(np.atleast_3d(np.asarray(states, dtype=float)))[..., :2]
+        paths = plane.project(states)[..., :2]
         paths = paths[None] if paths.ndim == 2 else paths
         for number, path in enumerate(paths):
             ax.plot(
