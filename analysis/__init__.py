@@ -21,6 +21,11 @@ else:
     from .choices import context_effect as context_effect
     from .choices import crossing as crossing
     from .choices import effect_matched_levels as effect_matched_levels
+    from .clusters import lesion_clusters as lesion_clusters
+    from .clusters import lesioned as lesioned
+    from .clusters import normalised_variance as normalised_variance
+    from .clusters import task_variance as task_variance
+    from .clusters import unit_clusters as unit_clusters
     from .continuation import Bifurcation as Bifurcation
     from .continuation import Branch as Branch
     from .continuation import Branches as Branches
