@@ -167,6 +167,7 @@ def bootstrap_ends(
     resamples: int,
     seed: int,
     strata: np.ndarray | None = None,
+    fewest: int = 2,
 ) -> tuple[float, float]:
     """Return both ends of the widened percentile interval for a statistic of rows.
 
@@ -178,11 +179,12 @@ def bootstrap_ends(
         resamples: Number of resamples.
         seed: Seed of the resamples.
         strata: Number of each row's stratum, or None; see `resampled`.
+        fewest: Below so many independent rows there is no interval: the ends are NaN.
     """
     check_level(level)
     check_count("resamples", resamples)
     number = len(rows) if groups is None else int(groups.max()) + 1
-    if number < 2:
+    if number < max(2, fewest):
         return float("nan"), float("nan")
     width = max(1, int(np.prod(rows.shape[1:])))
     drawn = resampled(len(rows), groups, resamples=resamples, seed=seed, width=width, strata=strata)

@@ -39,9 +39,10 @@ def capacity_synergy(
 
     K* as in `capacity`, from the replicates and K at which all three arms were measured; the
     bootstrap draws replicates, the same ones for the three arms, and finds capacities and their
-    maximum anew. A K* outside the range of K counts as its nearest end,
-    so that S is then only a bound or not known: the flag tells. S errs downwards where both parts
-    are about equally good (see `synergy`).
+    maximum anew. A K* outside the range of K counts as its nearest end in S, which is then only a
+    bound or not known: the flag tells. Its interval runs from the least that S may be to the most:
+    where K* leaves the range in some resamples an end may be infinite. S errs downwards where both
+    parts are about equally good (see `synergy`).
 
     Args:
         table: One row per network, at equal parameter count; the size `units` is that by which the
@@ -64,7 +65,8 @@ def capacity_synergy(
         One row per size that the three arms share: the size, synergy, low, high, the capacities
         `capacity_combined`, `capacity_a`, `capacity_b` of the arms in the order given, flag,
         replicates, independent, and claim: the interval lies above 0, with at least five
-        independent replicates and an estimate that is no upper bound. Flag: "" where all K* lie
+        independent replicates (below them there is no interval) and an estimate that is no upper
+        bound. Flag: "" where all K* lie
         within the range of K; "at least" where K*_es may be larger; "at most" where K*_es may be
         smaller or the better part larger; "unknown" where both, or nothing, can be told.
 
@@ -90,16 +92,24 @@ def capacity_synergy(
         grid = np.sort(rows[tasks].unique())[::-1]
         scores, codes = scores_of(rows, value, columns, groups, [by, tasks], [np.array(arms), grid])
         gain = _Gain(grid, theta, continuous)
-        ends = bootstrap_ends(scores, gain, codes, level=level, resamples=resamples, seed=seed)
-        first, *parts = (float(k) for k in gain.capacities(scores[None])[0])
-        flags = gain.flags(scores)
+        ends = (
+            bootstrap_ends(
+                scores, bound, codes,
+                level=level, resamples=resamples, seed=seed, fewest=FEWEST,
+            )[place]
+            for place, bound in enumerate((gain.lowest, gain.highest))
+        )  # fmt: skip
+        low, high = ends
+        crossed = gain.crossing(scores)
+        first, *parts = (float(k) for k in np.clip(-crossed, grid[-1], grid[0]))
+        flags = [{-np.inf: "at least", np.inf: "below"}.get(k, "") for k in crossed]
         flag = _flag(flags, [first, *parts])
         number = independent(codes, len(scores))
         row: dict[str, Any] = {units: size, "synergy": first - max(parts)}
-        row |= {"low": ends[0], "high": ends[1], "capacity_combined": first}
+        row |= {"low": low, "high": high, "capacity_combined": first}
         row |= {"capacity_a": parts[0], "capacity_b": parts[1], "flag": flag}
         row |= {"replicates": len(scores), "independent": number}
-        row["claim"] = bool(ends[0] > 0 and number >= FEWEST and flag in ("", "at least"))
+        row["claim"] = bool(low > 0 and number >= FEWEST and flag in ("", "at least"))
         found.append(row)
     if not found:
         raise ValueError(f"{', '.join(arms)} share no {units} and {tasks}")
@@ -113,15 +123,22 @@ class _Gain:
         self.grid = grid
         self.crossing = of_medians(-grid.astype(float), theta, continuous=continuous)
 
-    def __call__(self, scores: np.ndarray) -> np.ndarray:
-        k = self.capacities(scores)
-        return np.asarray(k[..., 0] - np.maximum(k[..., 1], k[..., 2]))
+    def bounds(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return what each K* is at least, and at most: beyond the grid it is not known."""
+        k = -self.crossing(scores)
+        low = np.where(np.isneginf(k), 0.0, np.minimum(k, self.grid[0]))
+        high = np.where(np.isneginf(k), self.grid[-1], k)
+        return low, high
 
-    def capacities(self, scores: np.ndarray) -> np.ndarray:
-        return np.clip(-self.crossing(scores), self.grid[-1], self.grid[0])
+    def lowest(self, scores: np.ndarray) -> np.ndarray:
+        """Return the least that S may be."""
+        low, high = self.bounds(scores)
+        return np.asarray(low[..., 0] - np.maximum(high[..., 1], high[..., 2]))
 
-    def flags(self, scores: np.ndarray) -> list[str]:
-        return [{-np.inf: "at least", np.inf: "below"}.get(k, "") for k in self.crossing(scores)]
+    def highest(self, scores: np.ndarray) -> np.ndarray:
+        """Return the most that S may be."""
+        low, high = self.bounds(scores)
+        return np.asarray(high[..., 0] - np.maximum(low[..., 1], low[..., 2]))
 
 
 def _flag(flags: Sequence[str], capacities: Sequence[float]) -> str:

@@ -68,7 +68,7 @@ def verdict(interval: Interval, claim: bool) -> str:
     if claim:
         return ""
     if np.isnan(interval.low):
-        return "; no claim: a single independent value has no interval"
+        return "; no claim: the independent values are too few for an interval"
     if interval.excludes_zero:
         return f"; no claim: fewer than {FEWEST} independent values"
     return "; no claim: the interval includes 0"

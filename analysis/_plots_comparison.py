@@ -15,6 +15,7 @@ from ._plots_style import (
     MARKERS,
     MECHANISM_COLOURS,
     band,
+    groups_of,
     line,
     mechanism,
     replicates,
@@ -154,11 +155,14 @@ def relation(
     *,
     label: str,
     covariate_label: str = "clean accuracy / ceiling",
+    within: Sequence[str] = (),
 ) -> Axes:
     """Draw a measure of each network against a covariate, with a regression line per variant.
 
     Lines are least squares within a variant over its own range; bands are 95 % intervals of the
-    mean response, y(x) +- t_{n-2} s sqrt(1 / n + (x - mean x)^2 / S_xx).
+    mean response, y(x) +- t_{n-2} s sqrt(1 / n + (x - mean x)^2 / S_xx), where all networks are
+    independent. With `within` both axes are deviations from the mean over all networks of the same
+    condition, so that what moves both, such as the size, is no relation.
 
     Args:
         ax: Axes to draw on.
@@ -167,14 +171,23 @@ def relation(
         value: Column of the y axis.
         label: Text of the y axis.
         covariate_label: Text of the x axis.
+        within: Columns that make a condition, e.g. size and tasks.
     """
+    table = table.dropna(subset=[covariate, value])
+    if within:
+        means = table.groupby(list(within))[[covariate, value]].transform("mean")
+        table = table.assign(**{name: table[name] - means[name] for name in (covariate, value)})
+        apart = "deviation from the mean at equal " + ", ".join(
+            {"size": "N", "tasks": "K"}.get(name, name) for name in within
+        )
+        label, covariate_label = f"{label},\n{apart}", f"{covariate_label},\n{apart}"
     for variant, rows in table.groupby("variant", sort=False):
-        rows = rows.dropna(subset=[covariate, value])
         x, y = rows[covariate].to_numpy(dtype=float), rows[value].to_numpy(dtype=float)
         look, kind = line(str(variant)), mechanism(str(variant))
         ax.plot(
             x, y, MARKERS[kind], color=look["color"], markersize=3, alpha=0.6,
-            label=f"{variant_label(str(variant))}, n = {len(x)}",
+            label=f"{variant_label(str(variant))}, n = {len(x)}"
+            + ("" if (groups := groups_of(rows)) is None else f" in {len(set(groups))} groups"),
         )  # fmt: skip
         if len(x) < 3 or np.ptp(x) == 0:
             continue
@@ -186,8 +199,9 @@ def relation(
         reach = reach * np.sqrt(1 / len(x) + (grid - x.mean()) ** 2 / spread)
         mean = fit.intercept + fit.slope * grid
         ax.plot(grid, mean, **look)
-        ax.fill_between(
-            grid, mean - reach, mean + reach, color=look["color"], alpha=0.12, linewidth=0
-        )
+        if groups_of(rows) is None and not within:
+            ax.fill_between(
+                grid, mean - reach, mean + reach, color=look["color"], alpha=0.12, linewidth=0
+            )
     ax.set(xlabel=covariate_label, ylabel=label)
     return ax

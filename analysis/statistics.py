@@ -131,7 +131,8 @@ def synergy(
     The bootstrap draws triples (or groups, then triples) and takes the maximum anew in every
     resample. The maximum of two noisy means lies above the larger true mean: if both parts are
     equally good, E[S] is lower than the true value by s / sqrt(2 pi), where s is the standard error
-    of mean(Q_e - Q_s). So S errs against synergy, towards 0 or below.
+    of mean(Q_e - Q_s). So S errs against synergy, towards 0 or below. Below
+    five independent triples a bootstrap covers too little, and there is no interval (NaN).
 
     Args:
         table: One row per network, at equal parameter count P.
@@ -156,7 +157,7 @@ def synergy(
     rows = np.stack([joined[(value, arm)].to_numpy(dtype=float) for arm in arms], axis=1)
     codes = group_codes(labels, len(rows))
     settings: dict[str, Any] = {"level": level, "resamples": resamples, "seed": seed}
-    ends = bootstrap_ends(rows, _gain, codes, **settings)
+    ends = bootstrap_ends(rows, _gain, codes, fewest=FEWEST, **settings)
     return Synergy(
         Interval(float(_gain(rows)), *ends, len(rows), level),
         {
@@ -199,7 +200,7 @@ def adjusted_difference(
     e.g. the size: without it beta is the slope between sizes, and where the arms differ in x, delta
     is wrong by the difference of slopes. Where the arms' covariates do not overlap the result is
     carried beyond the data. An x measured with error flattens the slope, so that part of its
-    influence stays in delta.
+    influence stays in delta. Below five independent pairs there is no interval (NaN).
 
     Args:
         table: One row per network.
@@ -246,7 +247,7 @@ def adjusted_difference(
         def part(drawn: np.ndarray, place: int = place) -> np.ndarray:
             return fit(drawn)[place]
 
-        ends = bootstrap_ends(rows, part, codes, strata=places, **settings)
+        ends = bootstrap_ends(rows, part, codes, strata=places, fewest=FEWEST, **settings)
         found.append(Interval(float(estimate), *ends, len(rows), level))
     return Adjusted(
         found[0],

@@ -11,12 +11,11 @@ import numpy as np
 
 from ctxrnn._checks import check_fraction, check_rising, unknown_name
 from ctxrnn.studies._common import (
-    PAIR,
     PAPER,
     QUICK,
     SMOKE,
+    adjusted_comparisons,
     check_arms,
-    comparison_row,
     comparison_table,
     comparisons,
     network_interval,
@@ -220,6 +219,7 @@ _MEASURES = {
     f"{MATCHED}_area_relative": "A / clean, noise matched in effect",
     "atten_area_relative": "A / clean, attenuation",
     "posterior_area_relative": "A / clean, posterior",
+    "crossing_slope": "slope of the choice between twins",
 }
 
 
@@ -293,7 +293,7 @@ def _tables(settings: AmbiguitySettings, tables: Tables) -> dict[str, pd.DataFra
         .reset_index(names=["variant", "N"])
         .rename(columns={"sum": "passing", "size": "networks"}),
         "comparisons": comparison_table(compared, "size"),
-        "adjusted": _adjusted(networks, names, settings),
+        "adjusted": adjusted_comparisons(networks, names, settings.variants, ["size"]),
     }
 
 
@@ -310,7 +310,7 @@ def _twins(crossings: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:
     for (variant, pair), part in pairs.groupby(["variant", "pair"], sort=False):
         row = {"variant": variant, "pair": pair, "crossings": len(part)}
         row["not_crossed"] = int(part["level"].isna().sum())
-        row["flatter_than_blend"] = float((part["slope"].dropna() < 1).mean())
+        row["flatter_than_blend"] = int((part["slope"] < 1).sum())
         for name in ("slope", "away", "neither"):
             single = part.groupby(["order", "seed"])[name].mean()
             interval = network_interval(single)
@@ -318,29 +318,6 @@ def _twins(crossings: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:
             row |= {f"{name}_high": interval.high, "n": interval.count}
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def _adjusted(
-    networks: pd.DataFrame, names: Mapping[str, str], settings: AmbiguitySettings
-) -> pd.DataFrame:
-    """Compare all networks at equal clean accuracy, by regression on it within sizes."""
-    from ctxrnn.analysis import adjusted_difference
-
-    rows = []
-    for column, name in names.items():
-        for place, b in enumerate(settings.variants):
-            for a in settings.variants[place + 1 :]:
-                usable = networks[networks["variant"].isin([a, b]) & networks[column].notna()]
-                try:
-                    found = adjusted_difference(
-                        usable, column, "normalised_mean", a=a, b=b, on=[*PAIR, "size"],
-                        groups="seed", strata="size",
-                    )  # fmt: skip
-                except ValueError:  # too few complete pairs, or no spread
-                    continue
-                row = comparison_row(found, measure=name, kind="paired", a=a, b=b)
-                rows.append(row | {"slope": found.slope.mean, "gap": found.covariate_gap})
-    return comparison_table(rows, "slope", "gap")
 
 
 def _figure(settings: AmbiguitySettings, tables: Tables) -> Mapping[str, Any]:
@@ -363,13 +340,26 @@ def _findings(settings: AmbiguitySettings, tables: Tables) -> Sequence[str]:
     if "twins" in tables:
         for row in tables["twins"].to_dict("records"):
             lines.append(
-                f"{row['variant']}, choice between {row['pair'].replace('-', ' and ')}: slope "
-                f"{row['slope']:.2f} [{row['slope_low']:.2f}, {row['slope_high']:.2f}] per unit of "
-                f"lambda (a blend has 1; {100 * row['flatter_than_blend']:.0f} % of "
-                f"{row['crossings']} crossings are flatter), {row['away']:.2f} away from 0.5 (n = "
-                f"{row['n']} seeds)"
+                f"{row['variant']}, choice between {row['pair'].replace('-', ' and ')}: "
+                + _choice(row)
             )
     return lines
+
+
+def _choice(row: Mapping[str, Any]) -> str:
+    crossed = row["crossings"] - row["not_crossed"]
+    if not crossed:
+        return f"none of {row['crossings']} curves crosses"
+    interval = (
+        f" [{row['slope_low']:.2f}, {row['slope_high']:.2f}]"
+        if row["slope_low"] == row["slope_low"]
+        else ""
+    )
+    return (
+        f"slope {row['slope']:.2f}{interval} per unit of lambda (a blend has 1; "
+        f"{row['flatter_than_blend']} of {crossed} crossings are flatter, {row['not_crossed']} "
+        f"curves do not cross), {row['away']:.2f} away from 0.5 (n = {row['n']} seeds)"
+    )
 
 
 RECIPE = Recipe(

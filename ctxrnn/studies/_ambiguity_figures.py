@@ -61,7 +61,7 @@ def ambiguity_figures(
         if value in networks:
             plots.relation(
                 ax, networks, "normalised_mean", value, label=label,
-                covariate_label="normalised clean accuracy",
+                covariate_label="normalised clean accuracy", within=["size"],
             )  # fmt: skip
     letters(*relation.axes)
     legend(relation, relation.axes[:1], 2)

@@ -196,9 +196,14 @@ def comparison_row(found: Any, **labels: Any) -> dict[str, Any]:
     """Return a paired difference, an adjusted one or a synergy as a row of a table.
 
     Args:
-        found: The result.
+        found: The result; None if no pair is complete.
         labels: Columns to add.
     """
+    from ctxrnn.analysis import Interval, Paired
+
+    if found is None:
+        nothing = float("nan")
+        found = Paired(Interval(nothing, nothing, nothing, 0, 0.95), nothing, nothing, 0, 0)
     interval = getattr(found, "difference", None) or found.synergy
     return {
         **labels,
@@ -263,11 +268,52 @@ def comparisons(
                     kind, b = "synergy", f"best of {', '.join(others)}"
                     parts = (others[0], others[1])
                     found = synergy(mine, column, combined=a, single=parts, **options)
-            except ValueError:  # no pair is complete
-                continue
+            except ValueError:  # no pair is complete, or none has a condition that both share
+                found = None
             row = comparison_row(found, **labels, measure=name, kind=kind, a=a, b=b)
             rows.append(row | {"conditions_left_out": partial})
     return rows
+
+
+def adjusted_comparisons(
+    networks: pd.DataFrame,
+    values: Mapping[str, str],
+    variants: Sequence[str],
+    conditions: Sequence[str],
+    covariate: str = "normalised_mean",
+) -> pd.DataFrame:
+    """Compare all pairs of arms at equal clean accuracy, by regression within conditions.
+
+    Args:
+        networks: One row per network, with the covariate.
+        values: Column -> its name in words.
+        variants: Arms in order; the first of a pair is the later one.
+        conditions: Columns that move values and covariate together, e.g. size and tasks: each
+            combination has a constant of its own.
+        covariate: Column of the clean accuracy.
+    """
+    from ctxrnn.analysis import adjusted_difference
+
+    table = networks.assign(
+        condition=list(zip(*(networks[name] for name in conditions), strict=True))
+    )
+    groups = replicate_column(table)
+    rows = []
+    for column, name in values.items():
+        for place, b in enumerate(variants):
+            for a in variants[place + 1 :]:
+                usable = table[table["variant"].isin([a, b]) & table[column].notna()]
+                try:
+                    found = adjusted_difference(
+                        usable, column, covariate, a=a, b=b, on=[*PAIR, "condition"],
+                        groups=groups, strata="condition",
+                    )  # fmt: skip
+                except ValueError:  # too few complete pairs, or no spread
+                    continue
+                row = comparison_row(found, measure=name, kind="paired", a=a, b=b)
+                row |= {"slope": found.slope.mean, "slope_low": found.slope.low}
+                rows.append(row | {"slope_high": found.slope.high, "gap": found.covariate_gap})
+    return comparison_table(rows, "slope", "slope_low", "slope_high", "gap")
 
 
 def capacity_synergies(
@@ -305,23 +351,33 @@ def capacity_sentence(row: Mapping[str, Any], where: str = "") -> str:
     if row["flag"] == "unknown":
         return f"{head}is not known: K* lies outside the range of K"
     bound = f"{row['flag']} " if row["flag"] else ""
-    interval = f"{bound}{row['synergy']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]"
+    interval = f"{bound}{row['synergy']:+.2f}"
+    if row["low"] == row["low"]:
+        ends = ("unknown" if np.isinf(e) else f"{e:+.2f}" for e in (row["low"], row["high"]))
+        interval += f" [{', '.join(ends)}]"
     end = "" if row["claim"] else "; no claim of synergy"
-    return f"{head}{interval} (n = {row['independent']}){end}"
+    return f"{head}{interval} tasks, K* interpolated (n = {row['independent']}){end}"
 
 
 def sentence(row: Mapping[str, Any], where: str = "") -> str:
     """Return a comparison as a sentence that claims nothing where the interval includes 0."""
-    interval = (
-        f"{row['difference']:+.3f} [{row['difference_low']:+.3f}, {row['difference_high']:+.3f}]"
-    )
-    end = "" if row["claim"] else "; no claim: the interval includes 0 or the pairs are too few"
+    interval = f"{row['difference']:+.3f}"
+    end = "; no claim: too few pairs for an interval"
+    if row["difference_low"] == row["difference_low"]:
+        interval += f" [{row['difference_low']:+.3f}, {row['difference_high']:+.3f}]"
+        end = "" if row["claim"] else "; no claim: the interval includes 0 or the pairs are too few"
     if row["kind"] == "synergy" and row["difference_high"] < 0 and row["n"] >= FEWEST:
         end = "; below 0 (S errs downwards: see the difference from the better part)"
+    left_out = ""
     if row.get("conditions_left_out"):
-        end += f"; {row['conditions_left_out']} conditions that not all of them have are left out"
+        left_out = (
+            f"; {row['conditions_left_out']} conditions that not all of them have are left out"
+        )
+    if not row["n"]:
+        what = f"{row['measure']}: {row['a']} against {row['b']}"
+        return f"{where}{what}: no pair is complete{left_out}"
     effect = f", d_z = {row['effect_size']:.2f}" if row["effect_size"] == row["effect_size"] else ""
     kind = "S" if row["kind"] == "synergy" else row["measure"]
     against = f"{row['a']} against {row['b']}"
     named = f"{row['measure']}: {against}" if row["kind"] == "synergy" else against
-    return f"{where}{named}: {kind} {interval} (n = {row['n']}{effect}){end}"
+    return f"{where}{named}: {kind} {interval} (n = {row['n']}{effect}){end}{left_out}"

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ctxrnn._checks import check_positive, check_rising
+from ctxrnn._checks import check_fraction, check_positive, check_rising
 from ctxrnn.studies._common import (
     FEWEST,
     PAIR,
     PAPER,
     QUICK,
     SMOKE,
+    adjusted_comparisons,
     capacity_sentence,
     capacity_synergies,
     check_arms,
@@ -68,6 +70,7 @@ class LoadSettings:
     def __post_init__(self) -> None:
         check_arms(self.variants, orders=self.orders, seeds=self.seeds, trials=self.trials)
         check_positive("theta", self.theta)
+        check_fraction("theta", self.theta)
         check_rising("levels", self.levels, reach=0.5, most=1)
         if not self.sizes or not self.tasks:
             raise ValueError("sizes and tasks must be given: got none")
@@ -111,8 +114,6 @@ def _measure(trained: Trained, levels: Sequence[float], trials: int) -> dict[str
 
 def _tables(settings: LoadSettings, tables: Tables) -> dict[str, pd.DataFrame]:
     """Add the load K / K*(N) to every network; relate area to load, and to clean accuracy."""
-    import pandas as pd
-
     from ctxrnn.analysis import capacity
 
     cells = tables["cells"]
@@ -124,40 +125,88 @@ def _tables(settings: LoadSettings, tables: Tables) -> dict[str, pd.DataFrame]:
     # A capacity outside the range of K is not known, and neither is the load.
     known = networks["flag"] == ""
     networks["load"] = np.where(known, networks["tasks"] / networks["capacity"], np.nan)
-    rows = []
-    for variant, part in networks.groupby("variant", sort=False):
-        for measure in ("area", "area_relative"):
-            slopes = _slopes(part, measure)
-            if slopes:
-                interval = network_interval(slopes)
-                rows.append(
-                    {
-                        "variant": variant, "measure": measure, "slope": interval.mean,
-                        "low": interval.low, "high": interval.high, "n": interval.count,
-                        "claim": interval.excludes_zero and interval.count >= FEWEST,
-                    }
-                )  # fmt: skip
-    made = {"networks": networks, "capacity": found, "relation": pd.DataFrame(rows)}
     names = {"area": "area A", "area_relative": "A / clean"}
+    made = {
+        "networks": networks,
+        "capacity": found,
+        "relation": _relation(networks),
+        "adjusted": adjusted_comparisons(networks, names, settings.variants, ["size", "tasks"]),
+    }
     compared = comparisons(networks, names, settings.variants, over=["size", "tasks"])
     made |= {"comparisons": comparison_table(compared)}
     gains = capacity_synergies(cells, settings.variants, settings.theta, **how)
     return made | ({"capacity_synergy": gains} if len(gains) else {})
 
 
-def _slopes(networks: pd.DataFrame, measure: str) -> list[float]:
-    """Return the change of a measure with each doubling of the load, per independent replicate.
+def _relation(networks: pd.DataFrame) -> pd.DataFrame:
+    """Relate the area to K within sizes, and compare sizes at equal load.
 
-    Fitted over K within a replicate and a size, where the load is proportional to K; sizes differ
-    in much else. Averaged over sizes, then over the seeds of a task order.
+    At one size K*(N) is a constant, so that a doubling of K is one of the load: alone it cannot
+    tell load from K. If the load were all that mattered, sizes would not differ at equal load.
     """
-    found: dict[Any, list[float]] = {}
-    group = clusters(networks)
-    for key, one in networks.dropna(subset=["load", measure]).groupby([*PAIR, "size"]):
+    import pandas as pd
+
+    rows = []
+    for variant, part in networks.groupby("variant", sort=False):
+        for measure in ("area", "area_relative"):
+            sizes = sorted(part.loc[part["load"].notna(), "size"].unique())
+            found = {"doubling of K": _slopes(part, measure)}
+            found |= {
+                f"N = {a} less N = {b}, equal load": _at_equal_load(part, measure, a, b)
+                for b, a in itertools.pairwise(sizes)
+            }
+            for kind, values in found.items():
+                interval = network_interval(list(values.values()), _orders(part, values))
+                n = len({order for order, _ in values} if clusters(part) else values)
+                rows.append(
+                    {
+                        "variant": variant, "measure": measure, "kind": kind,
+                        "change": interval.mean, "low": interval.low, "high": interval.high,
+                        "n": n, "claim": interval.excludes_zero and n >= FEWEST,
+                    }
+                )  # fmt: skip
+    names = ["variant", "measure", "kind", "change", "low", "high", "n", "claim"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def _orders(networks: pd.DataFrame, values: Mapping[tuple[int, int], float]) -> list[int] | None:
+    return [order for order, _ in values] if clusters(networks) else None
+
+
+def _slopes(networks: pd.DataFrame, measure: str) -> dict[tuple[int, int], float]:
+    """Return the change of a measure with each doubling of K of every replicate, mean over N."""
+    found: dict[tuple[int, int], list[float]] = {}
+    for key, one in networks.dropna(subset=[measure]).groupby([*PAIR, "size"]):
         if one["tasks"].nunique() >= 3:
-            slope = float(np.polyfit(np.log2(one["load"]), one[measure], 1)[0])
-            found.setdefault(key[0] if group else key[:2], []).append(slope)
-    return [float(np.mean(slopes)) for slopes in found.values()]
+            slope = float(np.polyfit(np.log2(one["tasks"]), one[measure], 1)[0])
+            found.setdefault(key[:2], []).append(slope)
+    return {key: float(np.mean(slopes)) for key, slopes in found.items()}
+
+
+def _at_equal_load(
+    networks: pd.DataFrame, measure: str, a: int, b: int
+) -> dict[tuple[int, int], float]:
+    """Return the difference of two sizes at equal load of every replicate.
+
+    Measures are interpolated in the logarithm of the load, at the loads of either size that lie
+    within the range of both.
+    """
+    found = {}
+    for key, one in networks.dropna(subset=["load", measure]).groupby(PAIR):
+        curves = [
+            (np.log2(mine["load"].to_numpy()), mine[measure].to_numpy())
+            for size in (a, b)
+            for mine in [one[one["size"] == size].sort_values("load")]
+        ]
+        if any(len(x) < 2 for x, _ in curves):
+            continue
+        low, high = max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves)
+        both = np.unique(np.concatenate([x for x, _ in curves]))
+        both = both[(both >= low) & (both <= high)]
+        if len(both):
+            first, second = (np.interp(both, x, y) for x, y in curves)
+            found[key] = float(np.mean(first - second))
+    return found
 
 
 def _figure(settings: LoadSettings, tables: Tables) -> Mapping[str, Any]:
@@ -170,11 +219,15 @@ def _findings(settings: LoadSettings, tables: Tables) -> Sequence[str]:
     lines = []
     for row in tables["relation"].to_dict("records"):
         end = "" if row["claim"] else "; no claim: the interval includes 0 or replicates are few"
+        what = f"with each {row['kind']}" if row["kind"].startswith("doubling") else row["kind"]
         lines.append(
-            f"{row['variant']}: {row['measure']} changes by {row['slope']:+.3f} "
-            f"[{row['low']:+.3f}, {row['high']:+.3f}] with each doubling of the load "
-            f"(n = {row['n']}){end}"
+            f"{row['variant']}: {row['measure']}, {what}: {row['change']:+.3f} "
+            f"[{row['low']:+.3f}, {row['high']:+.3f}] (n = {row['n']}){end}"
         )
+    lines += [
+        sentence(row, "at equal clean accuracy within N and K, ")
+        for row in tables["adjusted"].to_dict("records")
+    ]
     lines += [
         sentence(row, "mean over sizes and K, ") for row in tables["comparisons"].to_dict("records")
     ]

@@ -90,6 +90,9 @@ class PackingSettings:
         for name in ("theta", *(["thetas"] if self.thetas else [])):
             for value in (self.theta,) if name == "theta" else self.thetas:
                 check_positive(name, value)
+                check_fraction(name, value)
+        if list(self.grid) != sorted({int(size) for size in self.grid}):
+            raise ValueError(f"grid must rise: got {list(self.grid)}")
         for name in ("sizes", "tasks", "rates", "matchings"):
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
@@ -430,7 +433,12 @@ def _findings(settings: PackingSettings, tables: Tables) -> Sequence[str]:
         row = tables["guard"].iloc[0]
         lines.append(
             f"With twice the steps the worst task rises by {row['rise']:+.3f} "
-            f"[{row['rise_low']:+.3f}, {row['rise_high']:+.3f}] on a sample of "
+            + (
+                f"[{row['rise_low']:+.3f}, {row['rise_high']:+.3f}] "
+                if row["rise_low"] == row["rise_low"]
+                else "(too few independent networks for an interval) "
+            )
+            + f"on a sample of "
             f"{int(row['cells'])} networks (n = {int(row['independent'])} independent "
             f"{replicate_column(tables['cells'])}s); {int(row['still_rising'])} of them rise and "
             f"{int(row['falling'])} fall by more than one standard error of the test trials (about "

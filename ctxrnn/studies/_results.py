@@ -221,11 +221,24 @@ def as_tables(rows: list[Row]) -> Tables:
             for place, key in enumerate(new):
                 table.insert(place, key, [row.cell[key]] * len(table))
             parts.setdefault(name, []).append(table)
-    tables = {"cells": pd.DataFrame(cells)}
+    tables = {"cells": _exact(pd.DataFrame(cells), cells)}
     for name, pieces in parts.items():
         full = [piece for piece in pieces if len(piece)] or pieces[:1]
         tables[name] = pd.concat(full, ignore_index=True)
     return tables
+
+
+def _exact(table: pd.DataFrame, rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Keep the digits of integers that a column of floats, with gaps, would round."""
+    import pandas as pd
+
+    for name in table:
+        values = [row.get(name) for row in rows]
+        whole = [v for v in values if isinstance(v, int) and not isinstance(v, bool)]
+        numbers = [v for v in values if v is not None and not isinstance(v, bool)]
+        if whole and len(whole) == len(numbers) and max(map(abs, whole)) > 2**53:
+            table[name] = pd.array(values, dtype="Int64")
+    return table
 
 
 def failures(rows: list[Row]) -> pd.DataFrame:

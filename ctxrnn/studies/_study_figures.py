@@ -28,6 +28,8 @@ def points(
     entries: list[tuple[str, plots.Difference]] = []
     for row in rows:
         n = int(row["n"])
+        if not n:
+            continue
         interval = Interval(
             row["difference"], row["difference_low"], row["difference_high"], n, 0.95
         )
@@ -130,7 +132,7 @@ def load_figures(tables: Tables, theta: float) -> dict[str, plots.Figure]:
     (ax,) = related.axes
     plots.relation(
         ax, networks, "normalised_mean", "area", label=r"robustness area $\mathcal{A}$",
-        covariate_label="normalised clean accuracy",
+        covariate_label="normalised clean accuracy", within=["size", "tasks"],
     )  # fmt: skip
     legend(related, [ax], 1)
     return {"load": figure, "accuracy": related}
@@ -228,7 +230,7 @@ def timescales_figures(
         plots.timescale_map(axes[2 * place], table, "cost", label=label, bar=axes[2 * place + 1])
     letters(axes[0], axes[2])
     drawn["maps"] = figure
-    recovery = plots.new_figure(size=(4.2, 2.8))
+    recovery = plots.new_figure(size=(4.2, 3.2))
     (ax,) = recovery.axes
     fast, slow = float(switch["tau_e"].min()), float(switch["tau_e"].max())
     looks = (
@@ -238,16 +240,22 @@ def timescales_figures(
         ((slow, slow), "both slow", "black", "-."),
     )
     after = switch[switch["delay"] >= 0]
+    counts: set[int] = set()
     for (e, s), name, colour, dashes in looks:
         rows = after[(after["tau_e"] == e) & (after["tau_s"] == s)]
         wide = rows.pivot_table(index="delay", columns=["order", "seed"], values="normalised")
         mean = wide.mean(axis=1)
         ax.plot(mean.index, mean, color=colour, linestyle=dashes, label=name)
         plots.band(ax, wide, color=colour, alpha=0.12)
+        counts.add(wide.shape[1])
     ax.set_xscale("symlog", linthresh=100)
+    ax.set_title(f"n = {'/'.join(map(str, sorted(counts)))}")
     ax.set(xlabel="time since the switch at the trial's onset (ms)")
     ax.set(ylabel="normalised accuracy")
-    ax.legend(fontsize=6, title=f"fast: {fast:g} ms, slow: {slow:g} ms", title_fontsize=6)
+    recovery.legend(
+        *ax.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=6.5,
+        title=f"fast: {fast:g} ms, slow: {slow:g} ms", title_fontsize=6.5,
+    )  # fmt: skip
     drawn["recovery"] = recovery
     rows = tables["comparisons"]
     measures = list(dict.fromkeys(rows["measure"]))

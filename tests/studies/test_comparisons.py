@@ -9,8 +9,9 @@ import pytest
 from scipy import stats
 
 from ctxrnn.studies import study
-from ctxrnn.studies._ambiguity import MATCHED, AmbiguitySettings, _adjusted, _measures, _twins
+from ctxrnn.studies._ambiguity import MATCHED, AmbiguitySettings, _choice, _measures, _twins
 from ctxrnn.studies._common import (
+    adjusted_comparisons,
     capacity_sentence,
     capacity_synergies,
     clusters,
@@ -205,8 +206,8 @@ def test_arms_at_equal_accuracy_are_compared_within_sizes():
                         "value": height + 0.02 * generator.normal(),
                     }
                 )  # fmt: skip
-    settings = AmbiguitySettings(variants=("e-add", "s-sym"))
-    row = _adjusted(pd.DataFrame(rows), {"value": "value"}, settings).iloc[0]
+    table = pd.DataFrame(rows)
+    row = adjusted_comparisons(table, NAMES, ("e-add", "s-sym"), ["size"]).iloc[0]
     assert (row["n"], row["left_out"]) == (5, 0)
     assert abs(row["difference"]) < 0.05
     assert not row["claim"]
@@ -230,9 +231,33 @@ def test_crossings_are_told_by_twins_without_their_mean_which_is_a_half():
     assert (row["crossings"], row["not_crossed"], row["n"]) == (4, 0, 2)
     assert (row["slope"], row["away"]) == pytest.approx((3.0, 0.2))
     assert row["flatter_than_blend"] == 0
+    assert "0 of 4 crossings are flatter, 0 curves do not cross" in _choice(row)
     row = found.loc["dm1-dm2"]
-    assert (row["crossings"], row["not_crossed"], row["flatter_than_blend"]) == (4, 2, 1)
+    assert (row["crossings"], row["not_crossed"], row["flatter_than_blend"]) == (4, 2, 2)
     assert row["slope"] == pytest.approx(0.5)
+    assert "2 of 2 crossings are flatter, 2 curves do not cross" in _choice(row)
+    none = {**row, "not_crossed": 4, "slope": np.nan}
+    assert _choice(none) == "none of 4 curves crosses"
+
+
+def test_arms_that_share_no_condition_are_told():
+    table = networks(5, 1, lambda o, s, v: 0.5 + 0.01 * o)
+    table["size"] = np.where(table["variant"] == "s-sym", 64, 32)
+    row = only(comparisons(table, NAMES, ARMS, over=["size"]))
+    assert (row["n"], row["claim"], row["conditions_left_out"]) == (0, False, 10)
+    assert np.isnan(row["difference"])
+    assert sentence(row, "here, ") == (
+        "here, value: s-sym against e-add: no pair is complete; 10 conditions that not all of them "
+        "have are left out"
+    )
+
+
+def test_few_pairs_have_no_interval_of_a_synergy():
+    height = {"e-add": 0.5, "s-sym": 0.7, "es-add-sym": 0.9}
+    table = networks(4, 1, lambda o, s, v: height[v] + 0.01 * o * (v == "s-sym"), ARMS)
+    gain = only([row for row in comparisons(table, NAMES, ARMS) if row["kind"] == "synergy"])
+    assert np.isnan(gain["difference_low"])
+    assert sentence(gain).endswith("S +0.185 (n = 4); no claim: too few pairs for an interval")
 
 
 def test_synergy_in_capacity_is_told_without_a_claim_where_it_is_bounded():
@@ -245,7 +270,7 @@ def test_synergy_in_capacity_is_told_without_a_claim_where_it_is_bounded():
     ]  # fmt: skip
     found = capacity_synergies(pd.DataFrame(rows), ARMS, 0.8, units="size")
     first, second = (capacity_sentence(row) for row in found.to_dict("records"))
-    assert first == "es-add-sym, N = 8, K*: S +3.00 [+3.00, +3.00] (n = 5)"
+    assert first == "es-add-sym, N = 8, K*: S +3.00 [+3.00, +3.00] tasks, K* interpolated (n = 5)"
     assert second == "es-add-sym, N = 16, K*: S is not known: K* lies outside the range of K"
     assert not len(capacity_synergies(pd.DataFrame(rows), ("e-add", "s-sym"), 0.8, units="size"))
 
@@ -259,7 +284,7 @@ def loaded(area, worst):
         {
             "order": o, "seed": 0, "variant": "e-add", "size": n, "tasks": k,
             "relative_min": worst(n, k), "parameters": 100 * n, "area": area(n, k, o),
-            "area_relative": area(n, k, o),
+            "area_relative": area(n, k, o), "normalised_mean": 0.9 + 0.01 * ((o * n * k) % 7),
         }
         for o in range(5)
         for n in (12, 24, 48)
@@ -277,14 +302,32 @@ def test_slope_against_load_is_that_within_a_size():
     """Sizes differ in much else: an area that depends on N alone has no slope."""
     noise = np.random.default_rng(0).normal(scale=0.003, size=(60, 12, 5))
     tables = loaded(lambda n, k, o: 0.5 + 0.1 * np.log2(n / 12) + noise[n, k, o], falls)
-    row = tables["relation"].set_index("measure").loc["area"]
+    row = tables["relation"].set_index(["measure", "kind"]).loc[("area", "doubling of K")]
     assert row["low"] < 0 < row["high"]
     assert not row["claim"]
     tables = loaded(lambda n, k, o: 0.5 + n / 100 - 0.07 * np.log2(k) + o / 10, falls)
-    row = tables["relation"].set_index("measure").loc["area"]
-    assert row["slope"] == pytest.approx(-0.07)
+    row = tables["relation"].set_index(["measure", "kind"]).loc[("area", "doubling of K")]
+    assert row["change"] == pytest.approx(-0.07)
     assert row["n"] == 5
     assert row["claim"]
+
+
+def test_sizes_are_alike_at_equal_load_where_load_is_all_that_matters():
+    first = loaded(lambda n, k, o: 0.5, falls)["capacity"].set_index("size")["capacity"]
+    kind = "N = 24 less N = 12, equal load"
+    noise = np.random.default_rng(0).normal(scale=0.003, size=(60, 12, 5))
+    for effect_of_size in (0.0, 0.1):
+        tables = loaded(
+            lambda n, k, o, e=effect_of_size: (
+                0.8 - 0.1 * np.log2(k / first[n]) + e * (n > 12) + noise[n, k, o]
+            ),
+            falls,
+        )
+        row = tables["relation"].set_index(["measure", "kind"]).loc[("area", kind)]
+        assert row["change"] == pytest.approx(effect_of_size, abs=0.01)
+        assert row["claim"] == (effect_of_size > 0)
+        # The load of N = 48 is not known.
+        assert set(tables["relation"]["kind"]) == {"doubling of K", kind}
 
 
 def test_load_is_not_known_where_the_capacity_is_only_bounded():
@@ -398,6 +441,10 @@ def test_matchings_are_checked():
         ("load", "levels=0,0.25", "levels must be .* up to 0.5 at least and 1 at most"),
         ("load", "levels=0,0.5,1.5", "levels must be"),
         ("synergy", "levels=0.1,0.5", "levels must be"),
+        ("packing", "theta=80", r"theta must lie in \[0, 1\]: got 80"),
+        ("packing", "thetas=0.8,1.5", r"thetas must lie in \[0, 1\]: got 1.5"),
+        ("packing", "grid=50,20", "grid must rise"),
+        ("load", "theta=2", r"theta must lie in \[0, 1\]: got 2"),
         ("timescales", "taus=10", "taus must be at least two time constants"),
         ("timescales", "taus=0,0", "taus must be at least two time constants"),
         ("timescales", "sigmas=0.5", "sigmas must be at least 2 numbers that start at 0"),

@@ -246,6 +246,14 @@ def test_what_cannot_be_written_fails_the_cell(tmp_path, measured, message):
     assert re.search(message, row.error)
 
 
+def test_large_integers_keep_their_digits_beside_gaps(tmp_path):
+    work = lambda cell: {"x": 2**62 + 1, "y": 3} if cell["n"] else {}  # noqa: E731
+    run(Study("digits", {"n": [0, 1]}, work=work), tmp_path / "out")
+    text = (tmp_path / "out" / "cells.csv").read_text()
+    assert str(2**62 + 1) in text
+    assert pd.read_parquet(tmp_path / "out" / "cells.parquet")["x"].dropna().tolist() == [2**62 + 1]
+
+
 def test_table_that_cannot_be_written_does_not_stop_the_others(tmp_path, monkeypatch, caplog):
     whole = ResultsFolder.write_table
 
