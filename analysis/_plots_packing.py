@@ -67,6 +67,9 @@ def capacity_map(
             for c in ("size", "low", "high")
         )
         known = rows["flag"].to_numpy() == ""
+        # Ends beyond the sizes tried run to the edge.
+        low = np.where(rows["low"] < n[0], -0.5, low)
+        high = np.where(rows["high"] > n[-1], len(n) - 0.5, high)
         errors = np.nan_to_num([np.maximum(x - low, 0), np.maximum(high - x, 0)])
         _, caps, bars = ax.errorbar(
             x[known], y[known], xerr=errors[:, known], fmt="o", color="white", ecolor="white",

@@ -125,7 +125,10 @@ def ambiguity_curves(
     if mark is not None:
         ax.axvline(mark, color="0.75", linewidth=0.8, zorder=0)
     ax.axhline(0, color="0.75", linewidth=0.8, zorder=0)
-    ax.annotate("chance", (last, 0.0), ha="right", va="top", fontsize=6, color="0.45")
+    ax.annotate(
+        "chance", (last, 0.0), ha="right", va="top", fontsize=6, color="0.45",
+        bbox={"facecolor": "white", "alpha": 0.7, "pad": 0.3, "linewidth": 0},
+    )  # fmt: skip
     ax.set(xlabel=label, ylabel="normalised accuracy, dominant task")
     ax.set_xlim(first, last)
     ax.set_ylim(min(-0.08, float(ambiguity["normalised"].min()) - 0.03), 1.02)
@@ -257,7 +260,7 @@ def accuracy_by_task(ax: Axes, accuracy: pd.DataFrame, *, tasks: Sequence[str]) 
             0.9 * width,
             color=MECHANISM_COLOURS[kind],
             alpha=0.75,
-            label=variant_label(str(variant)),
+            label=f"{variant_label(str(variant))}, n = {int(rows.groupby('task').size().max())}",
         )
         for place, task in zip(places, tasks, strict=True):
             values = rows.loc[rows["task"] == task, "accuracy"]

@@ -128,7 +128,7 @@ def load_figures(tables: Tables, theta: float) -> dict[str, plots.Figure]:
         ax.set(xlabel=rf"load $K / K^*(N)$, criterion {theta:g}")
         ax.label_outer()
     letters(*axes)
-    related = plots.new_figure(size=(3.5, 3.0))
+    related = plots.new_figure(size=(3.7, 3.6))
     (ax,) = related.axes
     plots.relation(
         ax, networks, "normalised_mean", "area", label=r"robustness area $\mathcal{A}$",
