@@ -36,3 +36,17 @@ def test_the_snippet_on_speed_runs_as_it_stands(monkeypatch):
     scope = {}
     exec(compile(snippet.replace("steps=2000", "steps=20"), "speed.md", "exec"), scope)
     assert len(scope["histories"]) == len(scope["ensemble"]) == 30
+
+
+def test_the_snippet_on_dynamics_runs_as_it_stands(tmp_path, monkeypatch, capsys):
+    (snippet,) = snippets(README.parent / "docs" / "dynamics.md")
+    monkeypatch.chdir(tmp_path)
+    scope = {}
+    exec(compile(snippet, "dynamics.md", "exec"), scope)
+    points = scope["points"]
+    assert len(points) >= 2
+    assert set(points.condition) == {0, 1}
+    assert (points.speed[~points.slow] <= 1e-11).all()
+    assert len(scope["branches"]) >= 1
+    assert "state_dependence" in capsys.readouterr().out
+    assert (tmp_path / "dynamics.png").stat().st_size > 0
