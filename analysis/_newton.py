@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,6 +19,8 @@ _SHORTER = tuple(2.0**-power for power in range(1, 9))
 _DECREASE = 1e-4
 # A search that lowers q by less than this share in so many iterations is at a minimum.
 _LITTLE, _WINDOW = 1e-3, 10
+# Starts that are searched first, and by how much |R| must fall in a step with a root's Jacobian.
+_FIRST, _FALL, _APART = 128, 0.5, 1e-3
 CONVERGED, STATIONARY, DIVERGED, UNFINISHED = range(4)
 
 
@@ -97,9 +100,119 @@ def descend(
     """
     found = _unfinished(x)
     block = max(1, int(_MEMORY // (8 * system.units**2)))
-    for rows in torch.arange(len(x), device=x.device).split(block):
-        _descend(system, found, rows, condition[rows], tolerance, iterations, reach)
+    known = _Roots(system)
+    # A few starts first: many of the others end at the same roots.
+    sizes = [min(_FIRST, block)] + [block] * (len(x) // block + 1)
+    for rows in _parts(torch.arange(len(x), device=x.device), sizes):
+        left = known.approach(found, rows, condition, tolerance, iterations)
+        if len(left):
+            _descend(system, found, left, condition[left], tolerance, iterations, reach)
+        if not known.x:
+            known.learn(found, rows, condition)
     return found
+
+
+def _parts(rows: Tensor, sizes: list[int]) -> Iterator[Tensor]:
+    for size in sizes:
+        if len(rows):
+            yield rows[:size]
+        rows = rows[size:]
+
+
+class _Roots:
+    """Roots found so far with the inverse of their Jacobians, for starts that lie near them."""
+
+    def __init__(self, system: VectorField) -> None:
+        self.system = system
+        self.x: dict[int, Tensor] = {}
+        self.inverse: dict[int, list[Tensor]] = {}
+
+    def learn(self, found: Descent, rows: Tensor, condition: Tensor) -> None:
+        """Take in roots that at least two starts have reached, as far as memory allows."""
+        room = max(1, int(_MEMORY // (8 * self.system.units**2)))
+        ends = rows[found.state[rows] == CONVERGED]
+        for number in condition[ends].unique().tolist():
+            mine = ends[condition[ends] == number]
+            roots, inverses = [], []
+            while len(mine) and room > 0:
+                x = found.x[mine[0]]
+                near = (found.x[mine] - x).norm(dim=-1) < _APART
+                if int(near.sum()) > 1:
+                    jacobian = self.system.jacobian(x[None], condition[mine[:1]])[0]
+                    if (inverse := _inverse(jacobian)) is not None:
+                        roots.append(x)
+                        inverses.append(inverse)
+                        room -= 1
+                mine = mine[~near]
+            if roots:
+                self.x[number], self.inverse[number] = torch.stack(roots), inverses
+
+    def approach(
+        self, found: Descent, rows: Tensor, condition: Tensor, tolerance: float, iterations: int
+    ) -> Tensor:
+        """Take starts near a root to it, by steps with its Jacobian; return those that are left.
+
+        A start is left to Newton steps with its own Jacobian, from where it was, unless |R| falls
+        by `_FALL` in every step: then it lies where the root is the only one near.
+        """
+        left = torch.ones_like(rows, dtype=torch.bool)
+        for number, roots in self.x.items():
+            mine = (condition[rows] == number).nonzero()[:, 0]
+            if not len(mine):
+                continue
+            nearest = torch.cdist(found.x[rows[mine]], roots).argmin(dim=1)
+            for place in nearest.unique().tolist():
+                these = mine[nearest == place]
+                done = self._chord(
+                    found,
+                    rows[these],
+                    condition,
+                    self.inverse[number][place],
+                    tolerance,
+                    iterations,
+                )
+                left[these[done]] = False
+        return rows[left]
+
+    def _chord(
+        self,
+        found: Descent,
+        rows: Tensor,
+        condition: Tensor,
+        inverse: Tensor,
+        tolerance: float,
+        iterations: int,
+    ) -> Tensor:
+        """Return which starts have reached the root, and write their ends."""
+        x, where = found.x[rows], condition[rows]
+        r = self.system.residual(x, where)
+        size = r.norm(dim=-1)
+        done = size <= tolerance
+        going = torch.arange(len(rows), device=x.device)
+        for count in range(1, min(iterations, 60) + 1):
+            moved = x - r @ inverse.mT
+            after = self.system.residual(moved, where)
+            new = after.norm(dim=-1)
+            fell = new <= _FALL * size
+            going, x, r, size, where = going[fell], moved[fell], after[fell], new[fell], where[fell]
+            ended = size <= tolerance
+            if ended.any():
+                these = rows[going[ended]]
+                found.x[these], found.size[these] = x[ended], size[ended]
+                found.state[these], found.iterations[these] = CONVERGED, count
+                done[going[ended]] = True
+                rest = ~ended
+                going, x, r, size, where = going[rest], x[rest], r[rest], size[rest], where[rest]
+            if not len(going):
+                break
+        return done
+
+
+def _inverse(matrix: Tensor) -> Tensor | None:
+    """Return the inverse of a matrix, or None if it is nearly singular."""
+    found, info = torch.linalg.inv_ex(matrix)
+    size = float(matrix.norm() * found.norm())
+    return found if not int(info) and size < 1e8 else None
 
 
 def _unfinished(x: Tensor) -> Descent:
