@@ -406,6 +406,19 @@ def test_synergy_in_capacity_beyond_the_range_of_tasks_is_a_bound(capacities, fl
     assert not row.claim
 
 
+@pytest.mark.parametrize(("beyond", "low", "high"), [(-9.0, -9.0, 1.0), (40.0, 1.0, np.inf)])
+def test_ends_of_the_interval_are_what_capacities_beyond_the_range_allow(beyond, low, high):
+    """In half of the replicates the combination's K* lies outside the range of K, 2 to 20."""
+    arms = {"e-add": 7.0, "s-sym": 9.0}
+    within = three_arms({**arms, "es-add-sym": 10.0}, orders=3)
+    outside = three_arms({**arms, "es-add-sym": beyond}, orders=3)
+    table = pd.concat([within, outside.assign(order=outside.order + 3)])
+    row = capacity_synergy(table, **ARMS).iloc[0]
+    # Scores are spread by half a task between replicates. Of a K* below 2 only 0 is sure.
+    assert row.low == pytest.approx(low, abs=1.1)
+    assert row.high == pytest.approx(high, abs=1.1)
+
+
 def test_no_synergy_in_capacity_is_claimed_where_the_better_part_may_be_larger():
     table = three_arms({"e-add": 40.0, "s-sym": 9.0, "es-add-sym": 40.0})
     assert not capacity_synergy(table, **ARMS).claim.any()
