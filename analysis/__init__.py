@@ -17,6 +17,7 @@ else:
     from .ambiguity import mixed_context as mixed_context
     from .ambiguity import relative_area as relative_area
     from .ambiguity import robustness_area as robustness_area
+    from .attractors import attractor_sets as attractor_sets
     from .choices import choice_shares as choice_shares
     from .choices import context_effect as context_effect
     from .choices import crossing as crossing

@@ -21,6 +21,8 @@ _DECREASE = 1e-4
 _LITTLE, _WINDOW = 1e-3, 10
 # Starts that are searched first, and by how much |R| must fall in a step with a root's Jacobian.
 _FIRST, _FALL, _APART = 128, 0.5, 1e-3
+# A Jacobian whose condition number is above this is singular but for rounding.
+_SINGULAR = 1e11
 CONVERGED, STATIONARY, DIVERGED, UNFINISHED = range(4)
 
 
@@ -256,22 +258,35 @@ def _descend(
             return
 
 
+def _probe(x: Tensor) -> Tensor:
+    """Return a vector in no special direction."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(x.shape[-1], generator=generator, dtype=x.dtype).to(x.device)
+
+
 def solve(matrix: Tensor, right: Tensor) -> Tensor:
-    """Solve M d = b for many small systems, (point, unit); NaN where M is singular.
+    """Solve M d = b for many small systems; NaN where M is singular.
 
     On a CPU by NumPy: its LAPACK is faster here, and torch's batched one fails in several threads.
+
+    Args:
+        matrix: M, (point, unit, unit).
+        right: b, (point, unit, side).
+
+    Returns:
+        d, (point, unit, side).
     """
     if matrix.device.type != "cpu":
         step, info = torch.linalg.solve_ex(matrix, right)
-        return torch.where((info == 0)[:, None], step, torch.nan)
-    a, b = matrix.numpy(), right.numpy()[..., None]
+        return torch.where((info == 0)[:, None, None], step, torch.nan)
+    a, b = matrix.numpy(), right.numpy()
     try:
-        return torch.from_numpy(np.linalg.solve(a, b)[..., 0])
+        return torch.from_numpy(np.linalg.solve(a, b))
     except np.linalg.LinAlgError:
         found = np.full(right.shape, np.nan)
         for row in range(len(a)):
             with contextlib.suppress(np.linalg.LinAlgError):
-                found[row] = np.linalg.solve(a[row], b[row])[:, 0]
+                found[row] = np.linalg.solve(a[row], b[row])
         return torch.from_numpy(found)
 
 
@@ -322,7 +337,7 @@ def _relax(
     for number in range(iterations + 1):
         if number:
             matrix = eye / delta[:, None, None] - system.jacobian(x, condition)
-            moved = x + solve(matrix, r)
+            moved = x + solve(matrix, r[..., None])[..., 0]
             after = system.residual(moved, condition)
             new = after.norm(dim=-1)
             # Also a NaN is no success.
@@ -351,8 +366,13 @@ def _half_square(r: Tensor) -> Tensor:
 def _iterate(system: VectorField, batch: _Batch) -> Tensor:
     """Take a step of every start; return which are at a minimum of q."""
     jacobian = system.jacobian(batch.x, batch.condition)
-    step = solve(jacobian, -batch.r)
+    # A second right side tells how large the inverse is. Where the Jacobian is singular but for
+    # rounding, as along a line of points, a Newton step would go anywhere along it.
+    probe = _probe(batch.x)
+    both = solve(jacobian, torch.stack([-batch.r, probe.expand_as(batch.r)], dim=-1))
+    step, inverse = both[..., 0], both[..., 1].norm(dim=-1) / probe.norm()
     usable = torch.isfinite(step).all(-1)
+    usable &= inverse * jacobian.flatten(1).norm(dim=-1) < _SINGULAR
     # Steps far beyond the states themselves leave the region where the Jacobian says anything.
     limit = 1 + batch.x.norm(dim=-1)
     step = step * (limit / step.norm(dim=-1)).clamp(max=1.0)[:, None]

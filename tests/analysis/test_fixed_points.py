@@ -11,6 +11,7 @@ from ctxrnn import CTRNN, Contexts, Ensemble
 from ctxrnn.analysis import (
     FunctionField,
     NetworkField,
+    attractor_sets,
     find_fixed_points,
     module_field,
     vector_field,
@@ -150,6 +151,36 @@ def test_line_attractor_of_a_linear_network_is_marginal():
     assert (found.kind == "marginal").all()
     assert np.abs(found.x @ [-0.8, 0.6]).max() < 1e-10
     assert found.converged.all()
+
+
+def test_attractors_are_told_apart_by_their_shape():
+    made, angle = ring()
+    starts = np.array([np.cos(angle - d) for d in np.linspace(0, 2 * np.pi, 40, endpoint=False)])
+    found = find_fixed_points(made, starts=starts, between=0)
+    (row,) = attractor_sets(found).to_dict("records")
+    assert (row["kind"], row["points"], row["dimension"]) == ("ring", len(found), 1)
+    radius = np.linalg.norm(found.x, axis=1).mean()
+    # A polygon of 40 corners is shorter than its circle by (pi / 40)^2 / 6.
+    assert row["length"] == pytest.approx(2 * np.pi * radius, rel=0.02)
+    arc = find_fixed_points(made, starts=starts[:20], between=0)
+    (row,) = attractor_sets(arc).to_dict("records")
+    assert row["kind"] == "line"
+    vector = np.array([0.6, 0.8])
+    line = network(np.outer(vector, vector), nonlinearity=lambda z: z)
+    along = np.linspace(-2, 2, 30)[:, None] * vector
+    found = find_fixed_points(line, starts=along + normal(30, 2, scale=0.02), between=0)
+    (row,) = attractor_sets(found).to_dict("records")
+    assert row["kind"] == "line"
+    assert row["length"] == pytest.approx(np.ptp(found.x @ vector))
+    # Steps go across the line, and not along it.
+    assert np.sort(found.x @ vector) == pytest.approx(np.linspace(-2, 2, 30), abs=0.1)
+    plane = network(np.eye(2), nonlinearity=lambda z: z)
+    found = find_fixed_points(plane, starts=normal(30, 2), between=0)
+    assert attractor_sets(found, gap=20.0)["kind"].tolist() == ["plane"]
+    points = find_fixed_points(network(2 * np.eye(2)), starts=normal(40, 2, scale=2.0))
+    table = attractor_sets(points)
+    assert table["kind"].tolist() == ["point"] * 4
+    assert sorted(table["members"].sum()) == sorted(np.flatnonzero(points.stable))
 
 
 @pytest.mark.parametrize("seed", range(6))
