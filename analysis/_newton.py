@@ -110,7 +110,7 @@ def descend(
         if len(left):
             _descend(system, found, left, condition[left], tolerance, iterations, reach)
         if not known.x:
-            known.learn(found, rows, condition)
+            known.learn(found, x, rows, condition)
     return found
 
 
@@ -128,14 +128,15 @@ class _Roots:
         self.system = system
         self.x: dict[int, Tensor] = {}
         self.inverse: dict[int, list[Tensor]] = {}
+        self.reach: dict[int, Tensor] = {}
 
-    def learn(self, found: Descent, rows: Tensor, condition: Tensor) -> None:
+    def learn(self, found: Descent, starts: Tensor, rows: Tensor, condition: Tensor) -> None:
         """Take in roots that at least two starts have reached, as far as memory allows."""
         room = max(1, int(_MEMORY // (8 * self.system.units**2)))
         ends = rows[found.state[rows] == CONVERGED]
         for number in condition[ends].unique().tolist():
             mine = ends[condition[ends] == number]
-            roots, inverses = [], []
+            roots, inverses, reach = [], [], []
             while len(mine) and room > 0:
                 x = found.x[mine[0]]
                 near = (found.x[mine] - x).norm(dim=-1) < _APART
@@ -144,10 +145,13 @@ class _Roots:
                     if (inverse := _inverse(jacobian)) is not None:
                         roots.append(x)
                         inverses.append(inverse)
+                        # As far as the starts that Newton steps led there.
+                        reach.append((starts[mine[near]] - x).norm(dim=-1).median())
                         room -= 1
                 mine = mine[~near]
             if roots:
                 self.x[number], self.inverse[number] = torch.stack(roots), inverses
+                self.reach[number] = torch.stack(reach)
 
     def approach(
         self, found: Descent, rows: Tensor, condition: Tensor, tolerance: float, iterations: int
@@ -162,7 +166,9 @@ class _Roots:
             mine = (condition[rows] == number).nonzero()[:, 0]
             if not len(mine):
                 continue
-            nearest = torch.cdist(found.x[rows[mine]], roots).argmin(dim=1)
+            away, nearest = torch.cdist(found.x[rows[mine]], roots).min(dim=1)
+            close = away <= self.reach[number][nearest]
+            mine, nearest = mine[close], nearest[close]
             for place in nearest.unique().tolist():
                 these = mine[nearest == place]
                 done = self._chord(

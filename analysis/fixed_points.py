@@ -208,7 +208,8 @@ def find_fixed_points(
         inputs: u of each condition; None is 0.
         starts: States to start from: (start, unit) for all conditions, (unit,) for a single one, or
             (condition, start, unit). See `visited_states`.
-        tolerance: A fixed point has |R| of at most this.
+        tolerance: A fixed point has |R| of at most this. It must exceed the rounding of R: scale a
+            function by its `tau`, so that R is of the size of x.
         slow: A slow point has |R| of at most this.
         unique: Distance below which two points are one, in units of the state.
         between: Rounds of searches from midpoints; 0 for none.

@@ -212,7 +212,7 @@ def test_points_of_small_random_networks_are_those_of_an_exhaustive_search(seed)
 
 
 def test_slow_points_are_kept_apart_from_fixed_ones():
-    """x = tanh(1.0 x) + 0.05 has one root; just after a fold q keeps a minimum that is none."""
+    """Just after a fold, as 0.01 + x^2, q keeps a minimum that is no root."""
     fold = lambda x: 0.01 + x**2  # noqa: E731
     field = FunctionField(fold, 1, tau=1.0)
     found = find_fixed_points(field, starts=np.linspace(-1, 1, 20)[:, None], slow=0.02)
@@ -228,10 +228,12 @@ def test_slow_points_are_kept_apart_from_fixed_ones():
 
 
 def test_starts_that_diverge_are_told():
-    field = FunctionField(lambda x: torch.exp(x) + 0 * x, 1)
-    found = find_fixed_points(field, starts=np.array([[0.0], [1.0]]), iterations=2000)
-    assert set(found.starts["end"]) <= {"diverged", "fixed", "slow"}
-    assert (found.x < -4).all()
+    """1 / (1 + x^2) has no root, and Newton steps lead away for ever."""
+    field = FunctionField(lambda x: 1 / (1 + x**2), 1)
+    found = find_fixed_points(field, starts=np.array([[0.5], [1.0], [-2.0]]), slow=0.0)
+    assert found.starts["end"].tolist() == ["diverged"] * 3
+    assert found.starts["point"].tolist() == [-1] * 3
+    assert len(found) == 0
 
 
 @pytest.mark.parametrize("form", ["current", "rate"])
@@ -372,14 +374,13 @@ def test_starts_of_each_condition_may_be_its_own():
 
 
 def test_far_points_are_marked_and_kept():
-    field = FunctionField(lambda x: (x - 1) * (x - 2) * (x - 500), 1)
-    near = 1.5 + normal(30, 1, scale=0.3)
-    found = find_fixed_points(field, starts=np.concatenate([near, [[30.0]]]), between=0)
-    far = np.abs(found.x[:, 0] - 500) < 1e-6
-    if far.any():
-        assert found.outlier[far].all()
-    assert not found.outlier[~far].any()
-    assert {1.0, 2.0} <= set(found.x[:, 0].round(6))
+    # tau makes the residual one of the size of x, which the tolerance is for.
+    field = FunctionField(lambda x: (x - 1) * (x - 2) * (x - 500), 1, tau=1e-5)
+    near = 1.5 + normal(300, 1, scale=0.3)
+    found = find_fixed_points(field, starts=np.concatenate([near, [[499.0]]]), between=0)
+    order = np.argsort(found.x[:, 0])
+    assert found.x[order, 0] == pytest.approx([1.0, 2.0, 500.0])
+    assert found.outlier[order].tolist() == [False, False, True]
 
 
 def test_unit_at_the_kink_of_relu_is_marked():
