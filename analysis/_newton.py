@@ -14,11 +14,14 @@ from .fields import VectorField
 
 # Bytes of the Jacobians that are held at once.
 _MEMORY = 256 * 2**20
-_SHORTER = tuple(2.0**-power for power in range(1, 9))
+# Shorter steps than an eighth mean that the linearisation tells nothing here.
+_SHORTER = (0.5, 0.25, 0.125)
 # Of q; the usual constant of a sufficient decrease.
 _DECREASE = 1e-4
-# A search that lowers q by less than this share in so many iterations is at a minimum.
+# A search for a minimum that lowers q by less than this share in so many iterations is there.
 _LITTLE, _WINDOW = 1e-3, 10
+# Newton steps that lower q by less than this share in so many iterations lead to no root.
+_ENOUGH, _PATIENCE = 0.3, 5
 # Starts that are searched first, and by how much |R| must fall in a step with a root's Jacobian.
 _FIRST, _FALL, _APART = 128, 0.5, 1e-3
 # A Jacobian whose condition number is above this is singular but for rounding.
@@ -42,15 +45,6 @@ class Descent:
     size: Tensor
     state: Tensor
     iterations: Tensor
-
-    def replace(self, rows: Tensor, other: Descent) -> None:
-        """Take the ends of another search, for some starts, where it has converged."""
-        better = other.state == CONVERGED
-        places = rows.nonzero()[:, 0]
-        self.iterations[places] += other.iterations
-        these = places[better]
-        self.x[these], self.size[these] = other.x[better], other.size[better]
-        self.state[these] = CONVERGED
 
 
 @dataclass
@@ -86,6 +80,7 @@ def descend(
     tolerance: float,
     iterations: int,
     reach: float,
+    minima: bool = True,
 ) -> Descent:
     """Find roots of R, or minima of q, from many starts.
 
@@ -99,8 +94,10 @@ def descend(
         tolerance: |R| of a root.
         iterations: At most so many.
         reach: A state farther than this from the origin has diverged.
+        minima: Whether starts that Newton steps do not help go on to a minimum of q; otherwise
+            they are given up where they are.
     """
-    found = _unfinished(x)
+    found = unfinished(x)
     block = max(1, int(_MEMORY // (8 * system.units**2)))
     known = _Roots(system)
     # A few starts first: many of the others end at the same roots.
@@ -108,7 +105,7 @@ def descend(
     for rows in _parts(torch.arange(len(x), device=x.device), sizes):
         left = known.approach(found, rows, condition, tolerance, iterations)
         if len(left):
-            _descend(system, found, left, condition[left], tolerance, iterations, reach)
+            _descend(system, found, left, condition[left], tolerance, iterations, reach, minima)
         if not known.x:
             known.learn(found, x, rows, condition)
     return found
@@ -223,7 +220,7 @@ def _inverse(matrix: Tensor) -> Tensor | None:
     return found if not int(info) and size < 1e8 else None
 
 
-def _unfinished(x: Tensor) -> Descent:
+def unfinished(x: Tensor) -> Descent:
     return Descent(
         x.clone(),
         torch.full_like(x[:, 0], torch.inf),
@@ -240,16 +237,22 @@ def _descend(
     tolerance: float,
     iterations: int,
     reach: float,
+    minima: bool,
 ) -> None:
     x = found.x[rows]
     r = system.residual(x, condition)
     batch = _Batch(x, r, _half_square(r), condition)
+    share, window = (_LITTLE, _WINDOW) if minima else (_ENOUGH, _PATIENCE)
     for number in range(iterations + 1):
-        stuck = _iterate(system, batch) if number else torch.zeros_like(batch.q, dtype=torch.bool)
+        stuck = (
+            _iterate(system, batch, minima)
+            if number
+            else torch.zeros_like(batch.q, dtype=torch.bool)
+        )
         size = (2 * batch.q).sqrt()
         away = ~torch.isfinite(batch.q) | (batch.x.norm(dim=-1) > reach)
-        if number % _WINDOW == 0:
-            stuck |= batch.q > (1 - _LITTLE) * batch.before
+        if number % window == 0:
+            stuck |= batch.q > (1 - share) * batch.before
             batch.before = batch.q.clone()
         state = torch.full_like(rows, UNFINISHED)
         state[stuck] = STATIONARY
@@ -296,81 +299,12 @@ def solve(matrix: Tensor, right: Tensor) -> Tensor:
         return torch.from_numpy(found)
 
 
-def relax(
-    system: VectorField,
-    x: Tensor,
-    condition: Tensor,
-    *,
-    tolerance: float,
-    iterations: int,
-    reach: float,
-) -> Descent:
-    """Follow the flow dx/ds = R(x) by implicit steps that grow: to the attractor of each start.
-
-    Pseudo-transient continuation (Kelley and Keyes 1998): (1 / delta - J) d = R, with delta the
-    larger the smaller |R| has become, so that it ends in Newton steps. It does not stop at minima
-    of q, and finds no point but those that the flow leads to.
-
-    Args:
-        system: The field.
-        x: Starts, (start, unit), float64; not changed.
-        condition: (start,).
-        tolerance: |R| of a root.
-        iterations: At most so many.
-        reach: A state farther than this from the origin has diverged.
-    """
-    found = _unfinished(x)
-    block = max(1, int(_MEMORY // (8 * system.units**2)))
-    for rows in torch.arange(len(x), device=x.device).split(block):
-        _relax(system, found, rows, condition[rows], tolerance, iterations, reach)
-    return found
-
-
-def _relax(
-    system: VectorField,
-    found: Descent,
-    rows: Tensor,
-    condition: Tensor,
-    tolerance: float,
-    iterations: int,
-    reach: float,
-) -> None:
-    x = found.x[rows]
-    r = system.residual(x, condition)
-    size = r.norm(dim=-1)
-    delta = torch.ones_like(size)
-    eye = torch.eye(system.units, dtype=x.dtype, device=x.device)
-    for number in range(iterations + 1):
-        if number:
-            matrix = eye / delta[:, None, None] - system.jacobian(x, condition)
-            moved = x + solve(matrix, r[..., None])[..., 0]
-            after = system.residual(moved, condition)
-            new = after.norm(dim=-1)
-            # Also a NaN is no success.
-            good = new <= 2 * size
-            delta = torch.where(
-                good, delta * (size / new.clamp_min(1e-300)).clamp(0.5, 10), delta / 4
-            )
-            x, r = torch.where(good[:, None], moved, x), torch.where(good[:, None], after, r)
-            size = torch.where(good, new, size)
-        state = torch.full_like(rows, UNFINISHED)
-        state[size <= tolerance] = CONVERGED
-        state[~torch.isfinite(size) | (x.norm(dim=-1) > reach)] = DIVERGED
-        found.x[rows], found.size[rows], found.state[rows] = x, size, state
-        found.iterations[rows] = number
-        going = state == UNFINISHED
-        if not going.any():
-            return
-        rows, condition, x, r = rows[going], condition[going], x[going], r[going]
-        size, delta = size[going], delta[going]
-
-
 def _half_square(r: Tensor) -> Tensor:
     return r.square().sum(-1) / 2
 
 
-def _iterate(system: VectorField, batch: _Batch) -> Tensor:
-    """Take a step of every start; return which are at a minimum of q."""
+def _iterate(system: VectorField, batch: _Batch, minima: bool) -> Tensor:
+    """Take a step of every start; return which are at a minimum of q, or given up."""
     jacobian = system.jacobian(batch.x, batch.condition)
     # A second right side tells how large the inverse is. Where the Jacobian is singular but for
     # rounding, as along a line of points, a Newton step would go anywhere along it.
@@ -385,6 +319,8 @@ def _iterate(system: VectorField, batch: _Batch) -> Tensor:
     step[~usable] = 0
     moved = _shortened(system, batch, step, usable)
     left = ~moved
+    if not minima:
+        return left
     stuck = torch.zeros_like(moved)
     if left.any():
         part = batch.take(left)

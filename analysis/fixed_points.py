@@ -17,14 +17,18 @@ import torch
 from torch import Tensor
 
 from ctxrnn import CTRNN, Contexts, Trajectory, derive_seed
-from ctxrnn._checks import check_count, check_not_negative, check_positive
+from ctxrnn._checks import check_count, check_not_negative, check_positive, unknown_name
 
-from ._newton import CONVERGED, DIVERGED, STATIONARY, UNFINISHED, Descent, descend, relax
+from ._newton import CONVERGED, DIVERGED, Descent
+from ._search import Limits, krylov, newton, search
 from .fields import Values, VectorField, vector_field
 
 if TYPE_CHECKING:
     import pandas as pd
 
+# From so many units on a Jacobian takes more memory than the search may.
+_LARGE = 4000
+METHODS = ("auto", "newton", "krylov")
 ENDS = ("fixed", "slow", "stalled", "diverged")
 """What may become of a start, see `FixedPoints.starts`."""
 
@@ -188,15 +192,17 @@ def find_fixed_points(
     outlier: float = 10.0,
     marginal: float = 1e-3,
     iterations: int = 200,
+    method: str = "auto",
 ) -> FixedPoints:
     """Find fixed points and slow points, from every start in every condition.
 
     From each start damped Newton steps with the exact Jacobian in float64 lead to a root of R,
-    whether stable or not; where they do not, Levenberg-Marquardt steps lead to a minimum of
-    q = |R|^2 / 2. A start that ends at such a minimum, which is not slow, is given to the flow
-    dx/ds = R(x) instead, by implicit steps, and counts for the attractor it leads to, if that is
-    a point. Saddles between attractors are seldom visited: after the search from the starts it is
-    repeated from the midpoints between the points found, `between` times.
+    whether stable or not. A start that they do not help follows the flow dx/ds = R(x) instead:
+    where that becomes calm, Newton and Levenberg-Marquardt steps lead to the root or to the
+    minimum of q = |R|^2 / 2 (a slow point) there. It has diverged if the flow leaves all bounds,
+    and stalled if the flow comes to no point, as on a cycle. Saddles between attractors are seldom
+    visited: after the search from the starts Newton steps are taken from the midpoints between
+    the points found, `between` times.
 
     Two ends of one condition are the same point if their distance is below `unique`; the point is
     then the end with the smallest speed.
@@ -216,6 +222,9 @@ def find_fixed_points(
         outlier: Distance from the starts' mean, in mean distances of starts, of outliers.
         marginal: |Re lambda| tau below which a mode neither grows nor decays.
         iterations: At most so many for each start.
+        method: "newton" (Jacobians), "krylov" (none: for fields too large to hold one, start after
+            start by SciPy's Newton-Krylov method; slow points are then the calmest states of the
+            flow), or "auto", which takes the second above 4,000 units.
 
     Raises:
         ValueError: If there is no start, shapes do not fit, numbers are not finite, contexts or
@@ -227,26 +236,23 @@ def find_fixed_points(
     check_not_negative("marginal", marginal)
     check_count("between", between, minimum=0)
     check_count("iterations", iterations)
+    if method not in METHODS:
+        raise unknown_name("method", method, METHODS)
     field = vector_field(system, context, inputs)
     x, condition = _starts(field, starts)
     reach = 1e3 * (1.0 + float(x.norm(dim=-1).max()))
-    search = functools.partial(
-        descend, field, tolerance=tolerance, iterations=iterations, reach=reach
-    )
+    limits = Limits(tolerance, slow, iterations, reach)
+    large = method == "krylov" or (method == "auto" and field.units > _LARGE)
     found = _Found(field, unique, slow)
-    first = search(x, condition)
-    missed = (first.state == STATIONARY) | (first.state == UNFINISHED)
-    missed &= first.size > slow
-    if missed.any():
-        flow = relax(
-            field, x[missed], condition[missed],
-            tolerance=tolerance, iterations=iterations, reach=reach,
-        )  # fmt: skip
-        first.replace(missed, flow)
+    first = (krylov if large else search)(field, x, condition, limits)
     found.add(first, condition, given=True)
     for _ in range(between):
         middles, where = found.middles(limit=len(x))
-        if not len(middles) or not found.add(search(middles, where), where, given=False):
+        if not len(middles):
+            break
+        # Starts between points that Newton steps do not help would only flow back to them.
+        ends = (krylov if large else newton)(field, middles, where, limits)
+        if not found.add(ends, where, given=False):
             break
     return found.points(x, condition, outlier=outlier, marginal=marginal)
 

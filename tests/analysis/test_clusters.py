@@ -106,13 +106,14 @@ def test_units_are_grouped_by_the_tasks_they_serve():
 def test_lesions_silence_units_and_leave_the_network(form):
     made = split_network(form)
     cut = lesioned(made, [0, 9])
-    u = torch.randn(4, 6, 2)
+    u = torch.randn(4, 6, 2, generator=torch.Generator().manual_seed(0))
     before, after = made(u, None, noise=0.0), cut(u, None, noise=0.0)
     assert (after.rates[..., [0, 9]] == 0).all()
     rest = [1, 2, 3, 4, 5, 6, 7, 8]
-    assert torch.allclose(after.rates[..., rest], before.rates[..., rest])
+    # Sums over other units, in another order, in float32.
+    assert torch.allclose(after.rates[..., rest], before.rates[..., rest], atol=1e-6)
     assert made.nonlinearity_name == "tanh"
-    assert torch.allclose(lesioned(made, [])(u, None, noise=0.0).outputs, before.outputs)
+    assert torch.allclose(lesioned(made, [])(u, None, noise=0.0).outputs, before.outputs, atol=1e-6)
     with pytest.raises(ValueError, match="units must lie between 0 and 9: got -1 to 3"):
         lesioned(made, [-1, 3])
 

@@ -1,6 +1,8 @@
 """Fixed points of systems whose points are known in closed form, or by exhaustive search."""
 
+import importlib
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from ctxrnn.analysis import (
 )
 
 F64 = torch.float64
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 def network(weight, *, nonlinearity="tanh", form="current", bias=None, tau=100.0, **more):
@@ -211,6 +214,18 @@ def test_points_of_small_random_networks_are_those_of_an_exhaustive_search(seed)
     assert found.slow.sum() == 0
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_points_of_planted_networks_are_all_found_and_no_other(monkeypatch, seed):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    system = importlib.import_module("_planted").planted(64, 3, seed)
+    found = find_fixed_points(system.network, starts=system.starts(256))
+    away = np.linalg.norm(found.x[~found.slow][:, None] - system.points, axis=-1)
+    assert away.min(axis=1).max() < 1e-6
+    assert away.min(axis=0).max() < 1e-6
+    nearest = away.argmin(axis=1)
+    assert (found.index[~found.slow] == system.index[nearest]).all()
+
+
 def test_slow_points_are_kept_apart_from_fixed_ones():
     """Just after a fold, as 0.01 + x^2, q keeps a minimum that is no root."""
     fold = lambda x: 0.01 + x**2  # noqa: E731
@@ -223,8 +238,17 @@ def test_slow_points_are_kept_apart_from_fixed_ones():
     assert not found.converged.any()
     none = find_fixed_points(field, starts=np.linspace(-1, 1, 20)[:, None], slow=0.005)
     assert len(none) == 0
-    assert set(none.starts["end"]) == {"stalled"}
-    assert none.table().empty
+    # No root and nothing slow: the flow goes through the gap and away.
+    assert set(none.starts["end"]) == {"diverged"}
+
+
+def test_starts_whose_flow_comes_to_no_point_are_stalled():
+    """x -> x + 0.3 mod 1 stays in [0, 1) and rests nowhere."""
+    turning = FunctionField(lambda x: (x + 0.3) % 1, 1, step=1.0)
+    found = find_fixed_points(turning, starts=np.linspace(0, 0.9, 7)[:, None])
+    assert len(found) == 0
+    assert set(found.starts["end"]) == {"stalled"}
+    assert found.table().empty
 
 
 def test_starts_that_diverge_are_told():

@@ -1,0 +1,217 @@
+"""Where starts lead: to a root by Newton steps, else along the flow to what lies on its way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import optimize
+from torch import Tensor
+
+from ._newton import CONVERGED, DIVERGED, STATIONARY, UNFINISHED, Descent, descend, unfinished
+from .fields import VectorField
+
+# Length of the flow in time constants (of a map: steps), and the most steps of the integrator.
+_HORIZON, _STEPS = 100.0, 400
+# Error of a step of the flow, relative to 1 + |x|, and the longest step in time constants.
+_ERROR, _LONGEST = 1e-3, 1.0
+# In units of `slow`: a state this calm is near a root or a slow point.
+_CALM = 10.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a search ends.
+
+    Attributes:
+        tolerance: |R| of a root.
+        slow: |R| of a slow point.
+        iterations: Most Newton or Levenberg-Marquardt steps of a start.
+        reach: A state farther than this from the origin has diverged.
+    """
+
+    tolerance: float
+    slow: float
+    iterations: int
+    reach: float
+
+
+@dataclass
+class Drift:
+    """Where the flow has led starts.
+
+    Attributes:
+        x: Last states, (start, unit).
+        nearest: The states with the smallest |R| on the way, (start, unit).
+        size: |R| there, (start,).
+        mean: Means over the later half of the way, (start, unit): inside a cycle.
+        diverged: Which have left all bounds, (start,).
+    """
+
+    x: Tensor
+    mean: Tensor
+    nearest: Tensor
+    size: Tensor
+    diverged: Tensor
+
+
+def search(field: VectorField, x: Tensor, condition: Tensor, limits: Limits) -> Descent:
+    """Take every start to a root, a slow point, or infinity.
+
+    1. Damped Newton steps, which find roots whether they are stable or not.
+    2. Starts that those do not help follow the flow dx/ds = R(x). Where it becomes calm, Newton
+       and Levenberg-Marquardt steps lead to the root or the slow point that is there; where it
+       goes on to the end of its time, Newton steps are tried again from there.
+
+    Args:
+        field: The field.
+        x: Starts, (start, unit), float64; not changed.
+        condition: (start,).
+        limits: When it ends.
+    """
+    found = newton(field, x, condition, limits, minima=False)
+    # A calm start is at what it is near to.
+    calm = _open(found) & (found.size <= _CALM * limits.slow)
+    _again(field, found, calm, found.x[calm], condition, limits, minima=True)
+    missed = _open(found) & (found.size > limits.slow)
+    if not missed.any():
+        return found
+    drift = follow_flow(field, x[missed], condition[missed], limits)
+    rows = missed.nonzero()[:, 0]
+    away = rows[drift.diverged]
+    found.x[away], found.size[away] = drift.x[drift.diverged], torch.inf
+    found.state[away] = DIVERGED
+    near = ~drift.diverged & (drift.size <= _CALM * limits.slow)
+    cycling = ~drift.diverged & ~near
+    for chosen, states in ((near, drift.nearest), (cycling, drift.x), (cycling, drift.mean)):
+        these = torch.zeros_like(missed)
+        these[rows[chosen]] = True
+        still = _open(found)[rows[chosen]]
+        these &= _open(found)
+        _again(field, found, these, states[chosen][still], condition, limits, minima=chosen is near)
+    return found
+
+
+def newton(
+    field: VectorField, x: Tensor, condition: Tensor, limits: Limits, *, minima: bool = False
+) -> Descent:
+    """Take starts to a root by Newton steps alone, or (`minima`) else to a minimum of q."""
+    return descend(
+        field, x, condition,
+        tolerance=limits.tolerance, iterations=limits.iterations, reach=limits.reach,
+        minima=minima,
+    )  # fmt: skip
+
+
+def _open(found: Descent) -> Tensor:
+    return (found.state == STATIONARY) | (found.state == UNFINISHED)
+
+
+def _again(
+    field: VectorField, found: Descent, rows: Tensor, x: Tensor, condition: Tensor, limits: Limits,
+    *, minima: bool,
+) -> None:  # fmt: skip
+    """Search from other states for some starts, and take what is better."""
+    if not rows.any():
+        return
+    other = newton(field, x, condition[rows], limits, minima=minima)
+    places = rows.nonzero()[:, 0]
+    found.iterations[places] += other.iterations
+    better = (other.state == CONVERGED) | (
+        (other.state != DIVERGED) & (other.size < found.size[places])
+    )
+    these = places[better]
+    found.x[these], found.size[these] = other.x[better], other.size[better]
+    found.state[these] = other.state[better]
+
+
+def follow_flow(field: VectorField, x: Tensor, condition: Tensor, limits: Limits) -> Drift:
+    """Follow dx/ds = R(x), s in time constants, until it is calm, has diverged or time is up.
+
+    Heun's method with the error of Euler's as the measure of each start's step; of a map its own
+    steps.
+    """
+    found = Drift(
+        x.clone(), torch.zeros_like(x), x.clone(), torch.full_like(x[:, 0], torch.inf),
+        torch.zeros_like(condition, dtype=torch.bool),
+    )  # fmt: skip
+    rows, time = torch.arange(len(x), device=x.device), torch.zeros_like(x[:, 0])
+    weight = torch.zeros_like(time)
+    step = torch.full_like(time, 1.0 if field.discrete else 0.1)
+    r = field.residual(x, condition)
+    for _ in range(_STEPS):
+        size = r.norm(dim=-1)
+        closer = size < found.size[rows]
+        found.nearest[rows[closer]], found.size[rows[closer]] = x[closer], size[closer]
+        away = ~torch.isfinite(size) | (x.norm(dim=-1) > limits.reach)
+        found.x[rows], found.diverged[rows] = x, away
+        going = ~away & (size > limits.slow) & (time < _HORIZON)
+        if not going.all():
+            rows, condition, x, r = rows[going], condition[going], x[going], r[going]
+            time, step = time[going], step[going]
+        if not len(rows):
+            break
+        moved = x + step[:, None] * r
+        after = field.residual(moved, condition)
+        late = time >= _HORIZON / 2
+        if field.discrete:
+            found.mean[rows[late]] += x[late]
+            weight[rows[late]] += 1
+            x, r, time = moved, after, time + 1
+            continue
+        wrong = step / 2 * (after - r).norm(dim=-1)
+        allowed = _ERROR * (1 + x.norm(dim=-1))
+        good = ~(wrong > allowed)
+        late &= good
+        found.mean[rows[late]] += step[late, None] * x[late]
+        weight[rows[late]] += step[late]
+        time = torch.where(good, time + step, time)
+        x = torch.where(good[:, None], x + (step / 2)[:, None] * (r + after), x)
+        r = torch.where(good[:, None], field.residual(x, condition), r)
+        factor = 0.9 * (allowed / wrong.clamp_min(1e-300)).sqrt()
+        step = (step * factor.clamp(0.2, 4)).clamp(max=_LONGEST)
+    found.mean /= weight.clamp_min(1e-300)[:, None]
+    return found
+
+
+def krylov(field: VectorField, x: Tensor, condition: Tensor, limits: Limits) -> Descent:
+    """Take every start to a root without Jacobians, for fields too large to hold one.
+
+    The flow first, then SciPy's Newton-Krylov method, one start after another. Starts that it
+    does not take to a root stay where the flow was calmest.
+    """
+    drift = follow_flow(field, x, condition, limits)
+    found = unfinished(drift.nearest)
+    found.size = drift.size.clone()
+    found.state[:] = STATIONARY
+    found.state[drift.diverged] = DIVERGED
+    for row in (~drift.diverged).nonzero()[:, 0].tolist():
+        where = condition[row : row + 1]
+        for begin in (x[row], drift.nearest[row]):
+            end = _krylov(field, begin, where, limits)
+            if end is not None:
+                found.x[row], found.size[row] = end
+                found.state[row] = CONVERGED
+                break
+    return found
+
+
+def _krylov(
+    field: VectorField, x: Tensor, where: Tensor, limits: Limits
+) -> tuple[Tensor, Tensor] | None:
+    def residual(state: np.ndarray) -> np.ndarray:
+        given = torch.from_numpy(state).to(x.device)
+        return np.asarray(field.residual(given[None], where)[0].cpu())
+
+    try:
+        with np.errstate(all="ignore"):
+            end = optimize.newton_krylov(
+                residual, x.cpu().numpy(), f_tol=limits.tolerance / 2, maxiter=limits.iterations,
+                tol_norm=np.linalg.norm,
+            )  # fmt: skip
+    except (optimize.NoConvergence, ValueError):
+        return None
+    state = torch.from_numpy(end).to(x.device)
+    size = field.residual(state[None], where)[0].norm()
+    return (state, size) if bool(size <= limits.tolerance) else None
