@@ -36,6 +36,8 @@ else:
     from .corruption import corrupted as corrupted
     from .corruption import evidence_strength as evidence_strength
     from .corruption import ou_noise as ou_noise
+    from .crossings import CrossingComparison as CrossingComparison
+    from .crossings import compare_crossings as compare_crossings
     from .fields import ContextPath as ContextPath
     from .fields import FunctionField as FunctionField
     from .fields import NetworkField as NetworkField
@@ -68,6 +70,11 @@ else:
     from .pathways import conflicting_contexts as conflicting_contexts
     from .pathways import cross_context as cross_context
     from .pathways import frozen_pathway as frozen_pathway
+    from .psychometric import Psychometric as Psychometric
+    from .psychometric import choice_table as choice_table
+    from .psychometric import fit_psychometric as fit_psychometric
+    from .similarity import MatrixCorrelation as MatrixCorrelation
+    from .similarity import similarity_of_tasks as similarity_of_tasks
     from .statistics import Adjusted as Adjusted
     from .statistics import Interval as Interval
     from .statistics import Paired as Paired
@@ -97,3 +104,11 @@ else:
     from .switching import switch_cost as switch_cost
     from .switching import switch_sweep as switch_sweep
     from .switching import switched_context as switched_context
+    from .weights import ContextEffects as ContextEffects
+    from .weights import EffectiveRank as EffectiveRank
+    from .weights import ModulationRank as ModulationRank
+    from .weights import context_effects as context_effects
+    from .weights import context_similarity as context_similarity
+    from .weights import effective_rank as effective_rank
+    from .weights import modulation_rank as modulation_rank
+    from .weights import readout_alignment as readout_alignment

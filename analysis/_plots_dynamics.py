@@ -9,7 +9,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 
-from .continuation import Branches
+from .continuation import Bifurcation, Branch, Branches
 from .fixed_points import FixedPoints
 from .subspaces import PCA, Samples
 
@@ -172,12 +172,9 @@ def bifurcation_diagram(
         return np.asarray(x[..., direction] if np.ndim(direction) == 0 else x @ direction)
 
     for branch in branches:
-        y = height(branch.x)
         for stable, dashes, width in ((True, "-", 1.6), (False, ":", 0.9)):
-            for run in _runs(branch.stable == stable):
-                ax.plot(
-                    branch.parameter[run], y[run], linestyle=dashes, linewidth=width, color="0.15"
-                )
+            for along, x in _pieces(branch, stable):
+                ax.plot(along, height(x), linestyle=dashes, linewidth=width, color="0.15")
         for event in branch.bifurcations:
             ax.plot(
                 event.parameter, height(event.x), _EVENTS[event.kind], color="#D55E00",
@@ -187,10 +184,38 @@ def bifurcation_diagram(
     return ax
 
 
-def _runs(mask: np.ndarray) -> list[slice]:
-    """Return where a mask is true in one piece, with the point after it, so that lines meet."""
+def _pieces(branch: Branch, stable: bool) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the parts of a branch that are stable, or not, from bifurcation to bifurcation."""
+    places = np.append(
+        np.arange(len(branch), dtype=float), [_place(branch, e) for e in branch.bifurcations]
+    )
+    events = np.arange(len(places)) >= len(branch)
+    order = np.argsort(places, kind="stable")
+    p = np.append(branch.parameter, [e.parameter for e in branch.bifurcations])[order]
+    x = np.concatenate([branch.x, *[np.atleast_2d(e.x) for e in branch.bifurcations]])[order]
+    events = events[order]
+    mask = np.append(branch.stable, np.zeros(len(branch.bifurcations), dtype=bool))[order] == stable
+    # A bifurcation belongs to the pieces on both of its sides.
+    mask[events] = False
     edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(int), [0]])))
-    return [slice(a, b + 1) for a, b in edges.reshape(-1, 2)]
+    found = []
+    for first, last in edges.reshape(-1, 2):
+        first -= int(first > 0 and events[first - 1])
+        # Where no bifurcation was located the line goes on to the next point, so that lines meet.
+        last += int(last < len(p))
+        found.append((p[first:last], x[first:last]))
+    return found
+
+
+def _place(branch: Branch, event: Bifurcation) -> float:
+    """Return between which points of a branch a bifurcation lies, as a number of points."""
+    points = np.column_stack([branch.parameter, branch.x])
+    away = np.linalg.norm(points - np.append(event.parameter, event.x), axis=1)
+    if len(points) < 2:
+        return 0.0
+    detour = away[:-1] + away[1:] - np.linalg.norm(np.diff(points, axis=0), axis=1)
+    first = int(detour.argmin())
+    return first + away[first] / max(away[first] + away[first + 1], 1e-300)
 
 
 def subspace_matrix(

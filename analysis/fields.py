@@ -317,7 +317,18 @@ def _labels(contexts: Contexts | None, stimuli: Tensor) -> dict[str, list[Any]]:
             int(c.argmax()) if one and torch.equal(c, s) else np.nan
             for c, s, one in zip(contexts.excitability, contexts.synaptic, pure, strict=True)
         ]
+        labels["simplex"] = [
+            _on_simplex(c) and _on_simplex(s)
+            for c, s in zip(contexts.excitability, contexts.synaptic, strict=True)
+        ]
     return labels
+
+
+def _on_simplex(context: Tensor) -> bool:
+    """Whether a context is a mixture of the pure ones: no negative weight, and a sum of 1."""
+    # Mixtures are often given in float32.
+    slack = len(context) * torch.finfo(torch.float32).eps
+    return bool(context.min() >= -slack and (context.sum() - 1).abs() <= slack)
 
 
 class FunctionField(VectorField):

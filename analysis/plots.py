@@ -38,6 +38,9 @@ from ._plots_style import new_figure as new_figure
 from ._plots_style import save_figure as save_figure
 from ._plots_style import style as style
 from ._plots_style import variant_label as variant_label
+from ._plots_units import psychometric_curve as psychometric_curve
+from ._plots_units import similarity_map as similarity_map
+from ._plots_units import task_variance_map as task_variance_map
 
 if TYPE_CHECKING:
     import pandas as pd

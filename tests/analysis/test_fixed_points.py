@@ -462,3 +462,46 @@ def test_bad_systems_are_refused():
         module_field(torch.nn.GRU(2, 4, bidirectional=True), [0.0, 0.0])
     with pytest.raises(ValueError, match="one state for each"):
         find_fixed_points(FunctionField(lambda x: x[:1], 2), starts=np.zeros((3, 2)))
+
+
+def test_contexts_outside_the_simplex_are_allowed_and_noted():
+    made = CTRNN(1, 8, 1, "e-add", contexts=2, seed=0)
+    contexts = [[1.0, 0.0], [0.3, 0.7], [1.5, -0.5], [0.5, 0.6]]
+    found = find_fixed_points(made, contexts, starts=normal(5, 8))
+    table = found.table().drop_duplicates("condition")
+    assert table["simplex"].tolist() == [True, True, False, False]
+    parted = Contexts(torch.tensor([[0.5, 0.5]]), torch.tensor([[2.0, 0.0]]))
+    both = CTRNN(1, 8, 1, "es-add-sym", contexts=2, seed=0)
+    assert vector_field(both, parted).labels["simplex"] == [False]
+
+
+def test_krylov_search_agrees_with_newton_and_needs_no_jacobian(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    system = importlib.import_module("_planted").planted(30, 2, 3)
+    field = vector_field(system.network)
+    expected = find_fixed_points(field, starts=system.starts(64))
+
+    def jacobian(*_):
+        raise AssertionError("a Jacobian")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(field), "jacobian", jacobian)
+        found = find_fixed_points(field, starts=system.starts(64), method="krylov")
+    known = np.linalg.norm(found.x[:, None] - expected.x, axis=-1)
+    assert known.min(axis=1).max() < 1e-8
+    stable = known.min(axis=0)[expected.stable]
+    assert len(stable) == 4
+    assert stable.max() < 1e-8
+    assert (found.speed <= 1e-11).all()
+
+
+def test_large_fields_are_searched_without_jacobians():
+    """5,000 units of which each feels itself alone: x = 2 tanh x."""
+    large = FunctionField(lambda x: 2 * torch.tanh(x) - x, 5000)
+    signs = np.sign(normal(3, 5000))
+    found = find_fixed_points(large, starts=1.5 * signs, between=0)
+    order = found.starts["point"].to_numpy()
+    assert sorted(order) == [0, 1, 2]
+    assert found.x[order] == pytest.approx(pitchfork(2.0) * signs, abs=1e-9)
+    with pytest.raises(ValueError, match="method"):
+        find_fixed_points(large, starts=signs, method="adam")

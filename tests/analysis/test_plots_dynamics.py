@@ -70,7 +70,11 @@ def test_branches_are_solid_where_stable(ax):
     solid = [line for line in ax.lines if line.get_linestyle() == "-"]
     dotted = [line for line in ax.lines if line.get_linestyle() == ":"]
     assert (len(solid), len(dotted)) == (2, 1)
-    assert np.abs(dotted[0].get_ydata()[:-1]).max() < 1.05
+    # Lines change at the folds themselves, x = 1 and -1.
+    assert np.sort(dotted[0].get_ydata()[[0, -1]]) == pytest.approx([-1, 1], abs=1e-4)
+    assert np.abs(dotted[0].get_ydata()).max() <= 1.0001
+    ends = np.concatenate([line.get_ydata()[[0, -1]] for line in solid])
+    assert np.sort(np.abs(ends))[:2] == pytest.approx([1, 1], abs=1e-4)
     events = [line for line in ax.lines if line.get_marker() == "o"]
     assert sorted(line.get_xdata()[0] for line in events) == pytest.approx([-2 / 3, 2 / 3])
     other = plots.new_figure(size=(3, 3)).axes[0]
