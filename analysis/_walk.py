@@ -1,0 +1,270 @@
+"""Walking along a curve of fixed points R(x, p) = 0, and the bifurcations on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ._branches import Bifurcation, Branch
+from .fields import VectorField
+from .linearisation import eigenvalues
+
+Path = Callable[[float], VectorField]
+"""From the parameter to the vector field there, e.g. a `ContextPath`."""
+
+_DIFFERENCE = 1e-6
+_CORRECTIONS = 8
+
+
+class Curve:
+    """R(x, p) = 0 and its derivatives; the points are (x, p) as one row."""
+
+    def __init__(self, path: Path, tolerance: float) -> None:
+        self.path, self.tolerance = path, tolerance
+        self._last: tuple[float, VectorField] | None = None
+
+    def field(self, p: float) -> VectorField:
+        if self._last is None or self._last[0] != p:
+            field = self.path(p)
+            if field.conditions != 1:
+                raise ValueError(f"path must give one condition: got {field.conditions}")
+            self._last = (p, field)
+        return self._last[1]
+
+    def residual(self, point: np.ndarray) -> np.ndarray:
+        field = self.field(float(point[-1]))
+        x, place = field.checked(point[:-1], 0)
+        return np.asarray(field.residual(x, place)[0].cpu().numpy())
+
+    def slopes(self, point: np.ndarray) -> np.ndarray:
+        """Return [R_x R_p], (unit, unit + 1)."""
+        up, down = point.copy(), point.copy()
+        up[-1] += _DIFFERENCE
+        down[-1] -= _DIFFERENCE
+        by_parameter = (self.residual(up) - self.residual(down)) / (2 * _DIFFERENCE)
+        field = self.field(float(point[-1]))
+        x, place = field.checked(point[:-1], 0)
+        return np.column_stack([field.jacobian(x, place)[0].cpu().numpy(), by_parameter])
+
+    def tangent(self, slopes: np.ndarray, along: np.ndarray) -> np.ndarray | None:
+        """Return the unit tangent that points along a direction."""
+        right = np.zeros(len(along))
+        right[-1] = 1.0
+        try:
+            found = np.linalg.solve(np.vstack([slopes, along]), right)
+        except np.linalg.LinAlgError:
+            return None
+        return np.asarray(found / np.linalg.norm(found))
+
+    def corrected(self, guess: np.ndarray, along: np.ndarray) -> np.ndarray | None:
+        """Return the point of the curve in the plane through a guess at right angles to `along`."""
+        point, right = guess.copy(), np.zeros(len(guess))
+        size = np.inf
+        for _ in range(_CORRECTIONS):
+            residual = self.residual(point)
+            before, size = size, float(np.linalg.norm(residual))
+            if size <= self.tolerance:
+                return point
+            if not np.isfinite(size) or size > 2 * before + self.tolerance:
+                return None
+            right[:-1] = -residual
+            right[-1] = -float(along @ (point - guess))
+            try:
+                point = point + np.linalg.solve(np.vstack([self.slopes(point), along]), right)
+            except np.linalg.LinAlgError:
+                return None
+        return point if np.linalg.norm(self.residual(point)) <= self.tolerance else None
+
+    def settled(self, x: np.ndarray, p: float) -> np.ndarray | None:
+        """Return the fixed point near a state, at a given parameter."""
+        along = np.zeros(len(x) + 1)
+        along[-1] = 1.0
+        point = self.corrected(np.append(x, p), along)
+        return None if point is None else point[:-1]
+
+    def spectrum(self, point: np.ndarray) -> np.ndarray:
+        return np.asarray(eigenvalues(self.field(float(point[-1])), point[:-1])[0])
+
+
+@dataclass
+class _Place:
+    """A point of the curve with what is tested there."""
+
+    point: np.ndarray
+    tangent: np.ndarray
+    crossing: float
+    spectrum: np.ndarray
+
+    @property
+    def unstable(self) -> int:
+        return int((self.spectrum.real > 0).sum())
+
+
+class Walk:
+    """One branch."""
+
+    def __init__(
+        self,
+        curve: Curve,
+        *,
+        bounds: tuple[float, float],
+        step: float,
+        least: float,
+        largest: float,
+        steps: int,
+    ) -> None:
+        self.curve, self.bounds = curve, bounds
+        self.step, self.least, self.largest, self.steps = step, least, largest, steps
+
+    def both(self, x: np.ndarray, p: float) -> Branch:
+        """Follow a point in both directions."""
+        begin = np.append(x, p)
+        slopes = self.curve.slopes(begin)
+        # The null vector of [R_x R_p], whichever way it points.
+        first = np.linalg.svd(slopes)[2][-1]
+        first = first * (1.0 if first[-1] >= 0 else -1.0)
+        forth = self._one(begin, first)
+        if forth[2] == "closed":
+            places, events, ends = forth[0], forth[1], ("closed", "closed")
+        else:
+            back = self._one(begin, -first)
+            places = back[0][:0:-1] + forth[0]
+            events, ends = back[1][::-1] + forth[1], (back[2], forth[2])
+        points = np.array([place.point for place in places])
+        return Branch(
+            parameter=points[:, -1],
+            x=points[:, :-1],
+            index=np.array([place.unstable for place in places]),
+            leading=np.array([place.spectrum.real[0] for place in places]),
+            bifurcations=tuple(events),
+            ends=ends,
+        )
+
+    def _place(self, point: np.ndarray, along: np.ndarray) -> _Place | None:
+        slopes = self.curve.slopes(point)
+        tangent = self.curve.tangent(slopes, along)
+        if tangent is None:
+            return None
+        sign, _ = np.linalg.slogdet(np.vstack([slopes, tangent]))
+        return _Place(point, tangent, float(sign), self.curve.spectrum(point))
+
+    def _one(
+        self, begin: np.ndarray, along: np.ndarray
+    ) -> tuple[list[_Place], list[Bifurcation], str]:
+        """Follow the curve in one direction: places, bifurcations, and why it ended."""
+        first = self._place(begin, along)
+        if first is None:
+            first = _Place(begin, along, 0.0, self.curve.spectrum(begin))
+        events: list[Bifurcation] = []
+        places, length = [first], self.step
+        for number in range(self.steps):
+            here = places[-1]
+            following = self._next(here, length)
+            if following is None:
+                length /= 2
+                if length < self.least:
+                    return places, events, "lost"
+                continue
+            place, bend = following
+            outside = not self.bounds[0] <= place.point[-1] <= self.bounds[1]
+            if outside:
+                last = self._at_bound(here, place)
+                if last is None or np.allclose(last.point, here.point, atol=1e-12):
+                    return places, events, "range"
+                place = last
+            events += self._events(here, place)
+            events = [e for e in events if self.bounds[0] <= e.parameter <= self.bounds[1]]
+            places.append(place)
+            if outside:
+                return places, events, "range"
+            gap = float(np.linalg.norm(place.point - begin))
+            if number > 3 and gap < length and float(place.tangent @ first.tangent) > 0.9:
+                places.append(first)
+                return places, events, "closed"
+            length = min(self.largest, length * (1.5 if bend > 0.98 else 1.0))
+        return places, events, "steps"
+
+    def _next(self, here: _Place, length: float) -> tuple[_Place, float] | None:
+        """Return the place a step further, and the cosine of the angle by which it turned."""
+        point = self.curve.corrected(here.point + length * here.tangent, here.tangent)
+        if point is None:
+            return None
+        place = self._place(point, here.tangent)
+        if place is None:
+            return None
+        bend = float(place.tangent @ here.tangent)
+        # A step that turns too far, or went too far aside, may have jumped to another branch.
+        aside = float(np.linalg.norm(point - here.point - length * here.tangent))
+        return (place, bend) if bend > 0.9 and aside < length else None
+
+    def _at_bound(self, here: _Place, beyond: _Place) -> _Place | None:
+        bound = self.bounds[0] if beyond.point[-1] < self.bounds[0] else self.bounds[1]
+        if here.point[-1] == bound:
+            return None
+        share = (bound - here.point[-1]) / (beyond.point[-1] - here.point[-1])
+        guess = here.point + share * (beyond.point - here.point)
+        x = self.curve.settled(guess[:-1], bound)
+        if x is None:
+            return None
+        return self._place(np.append(x, bound), here.tangent)
+
+    def _events(self, a: _Place, b: _Place) -> list[Bifurcation]:
+        """Return the bifurcations between two places, located."""
+        found = []
+        if a.tangent[-1] * b.tangent[-1] < 0:
+            place = self._located(a, b, lambda place: place.tangent[-1])
+            found.append(_event("fold", place, place.tangent[:-1]))
+        if a.crossing * b.crossing < 0:
+            place = self._located(a, b, lambda place: place.crossing)
+            found.append(_event("branch point", place, self._other(place)))
+        changed = b.unstable - a.unstable
+        odd = sum(event.kind in ("fold", "branch point") for event in found)
+        if changed and abs(changed) - odd >= 2:
+            middle = (a.unstable + b.unstable) / 2
+            place = self._located(a, b, lambda place: place.unstable - middle)
+            near = np.abs(place.spectrum.real) + 1e6 * (place.spectrum.imag == 0)
+            value = place.spectrum[int(near.argmin())]
+            if value.imag != 0:
+                mode = self._mode(place, value)
+                frequency = float(1000 * abs(value.imag) / (2 * np.pi))
+                found.append(_event("Hopf", place, mode, frequency))
+        return found
+
+    def _located(self, a: _Place, b: _Place, test: Callable[[_Place], float]) -> _Place:
+        """Bisect between two places until the test changes sign within the least step."""
+        sign = np.sign(test(a))
+        low, high, span = 0.0, 1.0, float(np.linalg.norm(b.point - a.point))
+        best = b
+        while (high - low) * span > 1e-9 and high - low > 1e-12:
+            middle = (low + high) / 2
+            guess = a.point + middle * (b.point - a.point)
+            point = self.curve.corrected(guess, a.tangent)
+            place = None if point is None else self._place(point, a.tangent)
+            if place is None:
+                break
+            if np.sign(test(place)) == sign:
+                low = middle
+            else:
+                high, best = middle, place
+        return best
+
+    def _other(self, place: _Place) -> np.ndarray:
+        """Return the direction of the other branch: the null vector at right angles to this one."""
+        slopes = self.curve.slopes(place.point)
+        null = np.linalg.svd(slopes)[2][-2:]
+        other = null[np.abs(null @ place.tangent).argmin()]
+        other = other - (other @ place.tangent) * place.tangent
+        return np.asarray(other[:-1])
+
+    def _mode(self, place: _Place, value: complex) -> np.ndarray:
+        field = self.curve.field(float(place.point[-1]))
+        matrix = field.linearisation(place.point[:-1])[0].cpu().numpy()
+        values, vectors = np.linalg.eig(matrix)
+        return np.asarray(vectors[:, int(np.abs(values - value).argmin())].real)
+
+
+def _event(kind: str, place: _Place, direction: np.ndarray, frequency: float = 0.0) -> Bifurcation:
+    norm = float(np.linalg.norm(direction)) or 1.0
+    return Bifurcation(kind, float(place.point[-1]), place.point[:-1], direction / norm, frequency)
