@@ -29,6 +29,23 @@ _SINGULAR = 1e11
 CONVERGED, STATIONARY, DIVERGED, UNFINISHED = range(4)
 
 
+@dataclass(frozen=True)
+class Limits:
+    """When a search ends.
+
+    Attributes:
+        tolerance: |R| of a root.
+        slow: |R| of a slow point.
+        iterations: Most Newton or Levenberg-Marquardt steps of a start.
+        reach: A state farther than this from the origin has diverged.
+    """
+
+    tolerance: float
+    slow: float
+    iterations: int
+    reach: float
+
+
 @dataclass
 class Descent:
     """Where each start ended.
@@ -73,29 +90,20 @@ class _Batch:
 
 
 def descend(
-    system: VectorField,
-    x: Tensor,
-    condition: Tensor,
-    *,
-    tolerance: float,
-    iterations: int,
-    reach: float,
-    minima: bool = True,
+    system: VectorField, x: Tensor, condition: Tensor, limits: Limits, *, minima: bool = False
 ) -> Descent:
-    """Find roots of R, or minima of q, from many starts.
+    """Find roots of R from many starts.
 
-    Each iteration tries the Newton step, shortened until q falls enough; where none of its
-    lengths does (a singular Jacobian, a minimum of q that is no root) a Levenberg-Marquardt step.
+    Each iteration tries the Newton step, shortened until q falls enough. Where none of its lengths
+    does (a singular Jacobian, a minimum of q that is no root) the start is given up, or, with
+    `minima`, takes a Levenberg-Marquardt step.
 
     Args:
         system: The field.
         x: Starts, (start, unit), float64; not changed.
         condition: (start,).
-        tolerance: |R| of a root.
-        iterations: At most so many.
-        reach: A state farther than this from the origin has diverged.
-        minima: Whether starts that Newton steps do not help go on to a minimum of q; otherwise
-            they are given up where they are.
+        limits: When it ends.
+        minima: Whether starts that Newton steps do not help go on to a minimum of q.
     """
     found = unfinished(x)
     block = max(1, int(_MEMORY // (8 * system.units**2)))
@@ -103,9 +111,9 @@ def descend(
     # A few starts first: many of the others end at the same roots.
     sizes = [min(_FIRST, block)] + [block] * (len(x) // block + 1)
     for rows in _parts(torch.arange(len(x), device=x.device), sizes):
-        left = known.approach(found, rows, condition, tolerance, iterations)
+        left = known.approach(found, rows, condition, limits)
         if len(left):
-            _descend(system, found, left, condition[left], tolerance, iterations, reach, minima)
+            _descend(system, found, left, condition[left], limits, minima)
         if not known.x:
             known.learn(found, x, rows, condition)
     return found
@@ -150,9 +158,7 @@ class _Roots:
                 self.x[number], self.inverse[number] = torch.stack(roots), inverses
                 self.reach[number] = torch.stack(reach)
 
-    def approach(
-        self, found: Descent, rows: Tensor, condition: Tensor, tolerance: float, iterations: int
-    ) -> Tensor:
+    def approach(self, found: Descent, rows: Tensor, condition: Tensor, limits: Limits) -> Tensor:
         """Take starts near a root to it, by steps with its Jacobian; return those that are left.
 
         A start is left to Newton steps with its own Jacobian, from where it was, unless |R| falls
@@ -173,8 +179,7 @@ class _Roots:
                     rows[these],
                     condition,
                     self.inverse[number][place],
-                    tolerance,
-                    iterations,
+                    limits,
                 )
                 left[these[done]] = False
         return rows[left]
@@ -185,22 +190,21 @@ class _Roots:
         rows: Tensor,
         condition: Tensor,
         inverse: Tensor,
-        tolerance: float,
-        iterations: int,
+        limits: Limits,
     ) -> Tensor:
         """Return which starts have reached the root, and write their ends."""
         x, where = found.x[rows], condition[rows]
         r = self.system.residual(x, where)
         size = r.norm(dim=-1)
-        done = size <= tolerance
+        done = size <= limits.tolerance
         going = torch.arange(len(rows), device=x.device)
-        for count in range(1, min(iterations, 60) + 1):
+        for count in range(1, min(limits.iterations, 60) + 1):
             moved = x - r @ inverse.mT
             after = self.system.residual(moved, where)
             new = after.norm(dim=-1)
             fell = new <= _FALL * size
             going, x, r, size, where = going[fell], moved[fell], after[fell], new[fell], where[fell]
-            ended = size <= tolerance
+            ended = size <= limits.tolerance
             if ended.any():
                 these = rows[going[ended]]
                 found.x[these], found.size[these] = x[ended], size[ended]
@@ -234,29 +238,27 @@ def _descend(
     found: Descent,
     rows: Tensor,
     condition: Tensor,
-    tolerance: float,
-    iterations: int,
-    reach: float,
+    limits: Limits,
     minima: bool,
 ) -> None:
     x = found.x[rows]
     r = system.residual(x, condition)
     batch = _Batch(x, r, _half_square(r), condition)
     share, window = (_LITTLE, _WINDOW) if minima else (_ENOUGH, _PATIENCE)
-    for number in range(iterations + 1):
+    for number in range(limits.iterations + 1):
         stuck = (
             _iterate(system, batch, minima)
             if number
             else torch.zeros_like(batch.q, dtype=torch.bool)
         )
         size = (2 * batch.q).sqrt()
-        away = ~torch.isfinite(batch.q) | (batch.x.norm(dim=-1) > reach)
+        away = ~torch.isfinite(batch.q) | (batch.x.norm(dim=-1) > limits.reach)
         if number % window == 0:
             stuck |= batch.q > (1 - share) * batch.before
             batch.before = batch.q.clone()
         state = torch.full_like(rows, UNFINISHED)
         state[stuck] = STATIONARY
-        state[size <= tolerance] = CONVERGED
+        state[size <= limits.tolerance] = CONVERGED
         state[away] = DIVERGED
         found.x[rows], found.size[rows], found.state[rows] = batch.x, size, state
         found.iterations[rows] = number

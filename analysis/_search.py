@@ -9,7 +9,16 @@ import torch
 from scipy import optimize
 from torch import Tensor
 
-from ._newton import CONVERGED, DIVERGED, STATIONARY, UNFINISHED, Descent, descend, unfinished
+from ._newton import (
+    CONVERGED,
+    DIVERGED,
+    STATIONARY,
+    UNFINISHED,
+    Descent,
+    Limits,
+    descend,
+    unfinished,
+)
 from .fields import VectorField
 
 # Length of the flow in time constants (of a map: steps), and the most steps of the integrator.
@@ -18,23 +27,6 @@ _HORIZON, _STEPS = 100.0, 400
 _ERROR, _LONGEST = 1e-3, 1.0
 # In units of `slow`: a state this calm is near a root or a slow point.
 _CALM = 10.0
-
-
-@dataclass(frozen=True)
-class Limits:
-    """When a search ends.
-
-    Attributes:
-        tolerance: |R| of a root.
-        slow: |R| of a slow point.
-        iterations: Most Newton or Levenberg-Marquardt steps of a start.
-        reach: A state farther than this from the origin has diverged.
-    """
-
-    tolerance: float
-    slow: float
-    iterations: int
-    reach: float
 
 
 @dataclass
@@ -70,7 +62,7 @@ def search(field: VectorField, x: Tensor, condition: Tensor, limits: Limits) -> 
         condition: (start,).
         limits: When it ends.
     """
-    found = newton(field, x, condition, limits, minima=False)
+    found = descend(field, x, condition, limits)
     # A calm start is at what it is near to.
     calm = _open(found) & (found.size <= _CALM * limits.slow)
     _again(field, found, calm, found.x[calm], condition, limits, minima=True)
@@ -93,17 +85,6 @@ def search(field: VectorField, x: Tensor, condition: Tensor, limits: Limits) -> 
     return found
 
 
-def newton(
-    field: VectorField, x: Tensor, condition: Tensor, limits: Limits, *, minima: bool = False
-) -> Descent:
-    """Take starts to a root by Newton steps alone, or (`minima`) else to a minimum of q."""
-    return descend(
-        field, x, condition,
-        tolerance=limits.tolerance, iterations=limits.iterations, reach=limits.reach,
-        minima=minima,
-    )  # fmt: skip
-
-
 def _open(found: Descent) -> Tensor:
     return (found.state == STATIONARY) | (found.state == UNFINISHED)
 
@@ -115,7 +96,7 @@ def _again(
     """Search from other states for some starts, and take what is better."""
     if not rows.any():
         return
-    other = newton(field, x, condition[rows], limits, minima=minima)
+    other = descend(field, x, condition[rows], limits, minima=minima)
     places = rows.nonzero()[:, 0]
     found.iterations[places] += other.iterations
     better = (other.state == CONVERGED) | (

@@ -19,8 +19,8 @@ from torch import Tensor
 from ctxrnn import CTRNN, Contexts, Trajectory, derive_seed
 from ctxrnn._checks import check_count, check_not_negative, check_positive, unknown_name
 
-from ._newton import CONVERGED, DIVERGED, Descent
-from ._search import Limits, krylov, newton, search
+from ._newton import CONVERGED, DIVERGED, Descent, Limits, descend
+from ._search import krylov, search
 from .fields import Values, VectorField, vector_field
 
 if TYPE_CHECKING:
@@ -251,7 +251,7 @@ def find_fixed_points(
         if not len(middles):
             break
         # Starts between points that Newton steps do not help would only flow back to them.
-        ends = (krylov if large else newton)(field, middles, where, limits)
+        ends = (krylov if large else descend)(field, middles, where, limits)
         if not found.add(ends, where, given=False):
             break
     return found.points(x, condition, outlier=outlier, marginal=marginal)
