@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,14 +13,17 @@ from .fields import VectorField
 
 # Bytes of the Jacobians that are held at once.
 _MEMORY = 256 * 2**20
-# Shorter steps than an eighth mean that the linearisation tells nothing here.
-_SHORTER = (0.5, 0.25, 0.125)
+# Where the shortest step is too long the linearisation tells nothing about roots: between kinks it
+# is exact, so that shorter ones do not help.
+_SHORTER, _SHORTER_BETWEEN_KINKS = (0.5, 0.25, 0.125), (0.5, 0.25)
 # Of q; the usual constant of a sufficient decrease.
 _DECREASE = 1e-4
 # A search for a minimum that lowers q by less than this share in so many iterations is there.
 _LITTLE, _WINDOW = 1e-3, 10
 # Newton steps that lower q by less than this share in so many iterations lead to no root.
 _ENOUGH, _PATIENCE = 0.3, 5
+# Newton steps before starts are again compared with the roots that are known.
+_BRIEF = 2
 # Starts that are searched first, and by how much |R| must fall in a step with a root's Jacobian.
 _FIRST, _FALL, _APART = 128, 0.5, 1e-3
 # A Jacobian whose condition number is above this is singular but for rounding.
@@ -90,7 +92,13 @@ class _Batch:
 
 
 def descend(
-    system: VectorField, x: Tensor, condition: Tensor, limits: Limits, *, minima: bool = False
+    system: VectorField,
+    x: Tensor,
+    condition: Tensor,
+    limits: Limits,
+    *,
+    minima: bool = False,
+    known: Roots | None = None,
 ) -> Descent:
     """Find roots of R from many starts.
 
@@ -104,14 +112,21 @@ def descend(
         condition: (start,).
         limits: When it ends.
         minima: Whether starts that Newton steps do not help go on to a minimum of q.
+        known: Roots found before; those found now are added if there were none.
     """
     found = unfinished(x)
     block = max(1, int(_MEMORY // (8 * system.units**2)))
-    known = _Roots(system)
+    known = Roots(system) if known is None else known
+    brief = dataclasses.replace(limits, iterations=min(_BRIEF, limits.iterations))
     # A few starts first: many of the others end at the same roots.
     sizes = [min(_FIRST, block)] + [block] * (len(x) // block + 1)
     for rows in _parts(torch.arange(len(x), device=x.device), sizes):
         left = known.approach(found, rows, condition, limits)
+        if known.x and not minima:
+            # Near a root most starts can go on with its Jacobian.
+            _descend(system, found, left, condition[left], brief, minima)
+            left = left[found.state[left] == UNFINISHED]
+            left = known.approach(found, left, condition, limits)
         if len(left):
             _descend(system, found, left, condition[left], limits, minima)
         if not known.x:
@@ -126,7 +141,7 @@ def _parts(rows: Tensor, sizes: list[int]) -> Iterator[Tensor]:
         rows = rows[size:]
 
 
-class _Roots:
+class Roots:
     """Roots found so far with the inverse of their Jacobians, for starts that lie near them."""
 
     def __init__(self, system: VectorField) -> None:
@@ -208,7 +223,8 @@ class _Roots:
             if ended.any():
                 these = rows[going[ended]]
                 found.x[these], found.size[these] = x[ended], size[ended]
-                found.state[these], found.iterations[these] = CONVERGED, count
+                found.state[these] = CONVERGED
+                found.iterations[these] += count
                 done[going[ended]] = True
                 rest = ~ended
                 going, x, r, size, where = going[rest], x[rest], r[rest], size[rest], where[rest]
@@ -261,7 +277,7 @@ def _descend(
         state[size <= limits.tolerance] = CONVERGED
         state[away] = DIVERGED
         found.x[rows], found.size[rows], found.state[rows] = batch.x, size, state
-        found.iterations[rows] = number
+        found.iterations[rows] += number > 0
         going = state == UNFINISHED
         if not going.all():
             rows, batch = rows[going], batch.take(going)
@@ -275,46 +291,20 @@ def _probe(x: Tensor) -> Tensor:
     return torch.randn(x.shape[-1], generator=generator, dtype=x.dtype).to(x.device)
 
 
-def solve(matrix: Tensor, right: Tensor) -> Tensor:
-    """Solve M d = b for many small systems; NaN where M is singular.
-
-    On a CPU by NumPy: its LAPACK is faster here, and torch's batched one fails in several threads.
-
-    Args:
-        matrix: M, (point, unit, unit).
-        right: b, (point, unit, side).
-
-    Returns:
-        d, (point, unit, side).
-    """
-    if matrix.device.type != "cpu":
-        step, info = torch.linalg.solve_ex(matrix, right)
-        return torch.where((info == 0)[:, None, None], step, torch.nan)
-    a, b = matrix.numpy(), right.numpy()
-    try:
-        return torch.from_numpy(np.linalg.solve(a, b))
-    except np.linalg.LinAlgError:
-        found = np.full(right.shape, np.nan)
-        for row in range(len(a)):
-            with contextlib.suppress(np.linalg.LinAlgError):
-                found[row] = np.linalg.solve(a[row], b[row])
-        return torch.from_numpy(found)
-
-
 def _half_square(r: Tensor) -> Tensor:
     return r.square().sum(-1) / 2
 
 
 def _iterate(system: VectorField, batch: _Batch, minima: bool) -> Tensor:
     """Take a step of every start; return which are at a minimum of q, or given up."""
-    jacobian = system.jacobian(batch.x, batch.condition)
     # A second right side tells how large the inverse is. Where the Jacobian is singular but for
     # rounding, as along a line of points, a Newton step would go anywhere along it.
     probe = _probe(batch.x)
-    both = solve(jacobian, torch.stack([-batch.r, probe.expand_as(batch.r)], dim=-1))
+    right = torch.stack([-batch.r, probe.expand_as(batch.r)], dim=-1)
+    both, norm = system.solved(batch.x, batch.condition, right)
     step, inverse = both[..., 0], both[..., 1].norm(dim=-1) / probe.norm()
     usable = torch.isfinite(step).all(-1)
-    usable &= inverse * jacobian.flatten(1).norm(dim=-1) < _SINGULAR
+    usable &= inverse * norm < _SINGULAR
     # Steps far beyond the states themselves leave the region where the Jacobian says anything.
     limit = 1 + batch.x.norm(dim=-1)
     step = step * (limit / step.norm(dim=-1)).clamp(max=1.0)[:, None]
@@ -326,7 +316,7 @@ def _iterate(system: VectorField, batch: _Batch, minima: bool) -> Tensor:
     stuck = torch.zeros_like(moved)
     if left.any():
         part = batch.take(left)
-        stuck[left] = _marquardt(system, part, jacobian[left])
+        stuck[left] = _marquardt(system, part)
         batch.put(left, part)
     return stuck
 
@@ -335,7 +325,7 @@ def _shortened(system: VectorField, batch: _Batch, step: Tensor, usable: Tensor)
     """Go along a step as far as q falls enough; return which starts have moved."""
     moved = _accept(system, batch, usable.nonzero()[:, 0], step[usable], 1.0)
     rows = (usable & ~moved).nonzero()[:, 0]
-    for length in _SHORTER:
+    for length in _SHORTER_BETWEEN_KINKS if system.piecewise else _SHORTER:
         if not len(rows):
             break
         moved |= _accept(system, batch, rows, step[rows], length)
@@ -358,7 +348,7 @@ def _accept(
     return moved
 
 
-def _marquardt(system: VectorField, batch: _Batch, jacobian: Tensor) -> Tensor:
+def _marquardt(system: VectorField, batch: _Batch) -> Tensor:
     """Take a Levenberg-Marquardt step, with more damping until q falls.
 
         (J^T J + mu s) d = -J^T R,  s the mean of the diagonal of J^T J
@@ -366,6 +356,7 @@ def _marquardt(system: VectorField, batch: _Batch, jacobian: Tensor) -> Tensor:
     Returns:
         Which starts are at a minimum of q: its gradient is 0 but for rounding, or no step lowers q.
     """
+    jacobian = system.jacobian(batch.x, batch.condition)
     gradient = (jacobian.mT @ batch.r[..., None])[..., 0]
     normal = jacobian.mT @ jacobian
     scale = normal.diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(1e-300)

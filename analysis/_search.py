@@ -16,6 +16,7 @@ from ._newton import (
     UNFINISHED,
     Descent,
     Limits,
+    Roots,
     descend,
     unfinished,
 )
@@ -24,7 +25,7 @@ from .fields import VectorField
 # Length of the flow in time constants (of a map: steps), and the most steps of the integrator.
 _HORIZON, _STEPS = 100.0, 400
 # Error of a step of the flow, relative to 1 + |x|, and the longest step in time constants.
-_ERROR, _LONGEST = 1e-3, 1.0
+_ERROR, _LONGEST = 1e-2, 1.5
 # In units of `slow`: a state this calm is near a root or a slow point.
 _CALM = 10.0
 
@@ -48,7 +49,9 @@ class Drift:
     diverged: Tensor
 
 
-def search(field: VectorField, x: Tensor, condition: Tensor, limits: Limits) -> Descent:
+def search(
+    field: VectorField, x: Tensor, condition: Tensor, limits: Limits, known: Roots
+) -> Descent:
     """Take every start to a root, a slow point, or infinity.
 
     1. Damped Newton steps, which find roots whether they are stable or not.
@@ -61,11 +64,12 @@ def search(field: VectorField, x: Tensor, condition: Tensor, limits: Limits) -> 
         x: Starts, (start, unit), float64; not changed.
         condition: (start,).
         limits: When it ends.
+        known: Roots found before; those found now are added if there were none.
     """
-    found = descend(field, x, condition, limits)
+    found = descend(field, x, condition, limits, known=known)
     # A calm start is at what it is near to.
     calm = _open(found) & (found.size <= _CALM * limits.slow)
-    _again(field, found, calm, found.x[calm], condition, limits, minima=True)
+    _again(field, found, calm, found.x[calm], condition, limits, known, minima=True)
     missed = _open(found) & (found.size > limits.slow)
     if not missed.any():
         return found
@@ -81,7 +85,16 @@ def search(field: VectorField, x: Tensor, condition: Tensor, limits: Limits) -> 
         these[rows[chosen]] = True
         still = _open(found)[rows[chosen]]
         these &= _open(found)
-        _again(field, found, these, states[chosen][still], condition, limits, minima=chosen is near)
+        _again(
+            field,
+            found,
+            these,
+            states[chosen][still],
+            condition,
+            limits,
+            known,
+            minima=chosen is near,
+        )
     return found
 
 
@@ -91,12 +104,12 @@ def _open(found: Descent) -> Tensor:
 
 def _again(
     field: VectorField, found: Descent, rows: Tensor, x: Tensor, condition: Tensor, limits: Limits,
-    *, minima: bool,
+    known: Roots, *, minima: bool,
 ) -> None:  # fmt: skip
     """Search from other states for some starts, and take what is better."""
     if not rows.any():
         return
-    other = descend(field, x, condition[rows], limits, minima=minima)
+    other = descend(field, x, condition[rows], limits, minima=minima, known=known)
     places = rows.nonzero()[:, 0]
     found.iterations[places] += other.iterations
     better = (other.state == CONVERGED) | (
@@ -120,38 +133,46 @@ def follow_flow(field: VectorField, x: Tensor, condition: Tensor, limits: Limits
     rows, time = torch.arange(len(x), device=x.device), torch.zeros_like(x[:, 0])
     weight = torch.zeros_like(time)
     step = torch.full_like(time, 1.0 if field.discrete else 0.1)
-    r = field.residual(x, condition)
+    r, length = field.residual(x, condition), x.norm(dim=-1)
     for _ in range(_STEPS):
         size = r.norm(dim=-1)
         closer = size < found.size[rows]
         found.nearest[rows[closer]], found.size[rows[closer]] = x[closer], size[closer]
-        away = ~torch.isfinite(size) | (x.norm(dim=-1) > limits.reach)
-        found.x[rows], found.diverged[rows] = x, away
+        away = ~torch.isfinite(size) | (length > limits.reach)
         going = ~away & (size > limits.slow) & (time < _HORIZON)
         if not going.all():
+            found.x[rows], found.diverged[rows] = x, away
             rows, condition, x, r = rows[going], condition[going], x[going], r[going]
-            time, step = time[going], step[going]
+            time, step, length = time[going], step[going], length[going]
         if not len(rows):
             break
         moved = x + step[:, None] * r
         after = field.residual(moved, condition)
         late = time >= _HORIZON / 2
         if field.discrete:
-            found.mean[rows[late]] += x[late]
-            weight[rows[late]] += 1
-            x, r, time = moved, after, time + 1
-            continue
-        wrong = step / 2 * (after - r).norm(dim=-1)
-        allowed = _ERROR * (1 + x.norm(dim=-1))
-        good = ~(wrong > allowed)
-        late &= good
-        found.mean[rows[late]] += step[late, None] * x[late]
-        weight[rows[late]] += step[late]
-        time = torch.where(good, time + step, time)
-        x = torch.where(good[:, None], x + (step / 2)[:, None] * (r + after), x)
-        r = torch.where(good[:, None], field.residual(x, condition), r)
-        factor = 0.9 * (allowed / wrong.clamp_min(1e-300)).sqrt()
-        step = (step * factor.clamp(0.2, 4)).clamp(max=_LONGEST)
+            good = torch.ones_like(late)
+            moved_by = step
+        else:
+            wrong = step / 2 * (after - r).norm(dim=-1)
+            allowed = _ERROR * (1 + length)
+            good = ~(wrong > allowed)
+            moved_by = step
+            moved = x + (step / 2)[:, None] * (r + after)
+            after = field.residual(moved, condition)
+            factor = 0.9 * (allowed / wrong.clamp_min(1e-300)).sqrt()
+            step = (step * factor.clamp(0.2, 4)).clamp(max=_LONGEST)
+        if late.any():
+            late &= good
+            found.mean[rows[late]] += moved_by[late, None] * x[late]
+            weight[rows[late]] += moved_by[late]
+        if good.all():
+            x, r, time = moved, after, time + moved_by
+        else:
+            x = torch.where(good[:, None], moved, x)
+            r = torch.where(good[:, None], after, r)
+            time = torch.where(good, time + moved_by, time)
+        length = x.norm(dim=-1)
+    found.x[rows] = x
     found.mean /= weight.clamp_min(1e-300)[:, None]
     return found
 

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from ctxrnn import CTRNN, Contexts
 from ctxrnn._checks import check_count, check_finite, check_positive
 
+from ._solve import solve
+
 Values = Tensor | np.ndarray | Sequence[Any]
 
 
@@ -36,6 +38,7 @@ class VectorField(ABC):
         rates: 1 / tau of the units, (unit,), per ms; of a map 1 / step.
         device: Where it is computed.
         labels: What each condition is, as columns: name -> one value per condition.
+        piecewise: Whether R is linear between kinks.
     """
 
     units: int
@@ -45,6 +48,7 @@ class VectorField(ABC):
     rates: Tensor
     device: torch.device
     labels: dict[str, list[Any]]
+    piecewise: bool = False
 
     @abstractmethod
     def residual(self, x: Tensor, condition: Tensor) -> Tensor:
@@ -58,6 +62,21 @@ class VectorField(ABC):
     @abstractmethod
     def jacobian(self, x: Tensor, condition: Tensor) -> Tensor:
         """Return dR/dx, (point, unit, unit), rows by component of R; arguments as `residual`."""
+
+    def solved(self, x: Tensor, condition: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+        """Solve J d = b at every state.
+
+        Args:
+            x: States, (point, unit).
+            condition: (point,).
+            right: b, (point, unit, side).
+
+        Returns:
+            d, (point, unit, side), NaN where J is singular; and the norm of what was factorised,
+            (point,).
+        """
+        jacobian = self.jacobian(x, condition)
+        return solve(jacobian, right), jacobian.flatten(1).norm(dim=-1)
 
     def kinks(self, x: Tensor, condition: Tensor) -> Tensor:
         """Return at which states the Jacobian jumps, (point,); arguments as `residual`."""
@@ -101,6 +120,10 @@ class VectorField(ABC):
                 f"{int(places.min())} to {int(places.max())}"
             )
         return states, places.long().expand(len(states))
+
+
+# Share of units at work below which the others are left out of a factorisation.
+_BUSY = 0.8
 
 
 def _derivative(function: Callable[[Tensor], Tensor], name: str | None) -> Any:
@@ -159,7 +182,7 @@ class NetworkField(VectorField):
             self.discrete, self.step, self.device = False, own.dt, own.device
             self.rates = (1 / own.tau.detach()).expand(own.units).clone()
             self._rate_form = own.form == "rate"
-            self._phi, self._kinked = own.phi, own.nonlinearity_name == "relu"
+            self._phi, self.piecewise = own.phi, own.nonlinearity_name == "relu"
             self._slope = _derivative(own.phi, own.nonlinearity_name)
             self._weight, self._which = _distinct(circuit.dense_weight(), self.conditions)
             current = stimuli @ circuit.input_weight.mT + circuit.current
@@ -205,9 +228,33 @@ class NetworkField(VectorField):
         found.diagonal(dim1=-2, dim2=-1).sub_(1)
         return found
 
+    def solved(self, x: Tensor, condition: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+        """Solve J d = b; of a relu network only the units at work are factorised.
+
+        With those first, J = [[P, 0], [Q, -1]] and d = (P^-1 b_1, Q P^-1 b_1 - b_2).
+        """
+        if not self.piecewise or self._rate_form or len(self._weight) > 1 or not len(x):
+            return super().solved(x, condition, right)
+        z = self._driven(x, condition)
+        # As many of each state as are at work in the busiest.
+        size = int((z > 0).sum(dim=-1).max())
+        if not 0 < size < _BUSY * self.units:
+            return super().solved(x, condition, right)
+        part = z.topk(size, dim=-1, sorted=False).indices
+        slope = (z > 0).to(x.dtype) if self._gain is None else (z > 0) * self._gain[condition]
+        weight = self._weight[0]
+        chosen = slope.gather(1, part)
+        small = weight[part[:, :, None], part[:, None, :]] * chosen[:, None, :]
+        small.diagonal(dim1=-2, dim2=-1).sub_(1)
+        rows = part[..., None].expand(-1, -1, right.shape[-1])
+        found = solve(small, right.gather(1, rows))
+        driving = torch.zeros_like(right).scatter_(1, rows, chosen[..., None] * found)
+        full = torch.einsum("ij,bjs->bis", weight, driving) - right
+        return full.scatter_(1, rows, found), small.flatten(1).norm(dim=-1)
+
     def kinks(self, x: Tensor, condition: Tensor) -> Tensor:
         """Return where a unit of a relu network sits at its kink but for rounding, (point,)."""
-        if not self._kinked:
+        if not self.piecewise:
             return super().kinks(x, condition)
         z = self._onto(self._current[condition], x, condition) if self._rate_form else x
         return (self._driven(z, condition).abs() <= 1e-9).any(dim=-1)

@@ -19,7 +19,7 @@ from torch import Tensor
 from ctxrnn import CTRNN, Contexts, Trajectory, derive_seed
 from ctxrnn._checks import check_count, check_not_negative, check_positive, unknown_name
 
-from ._newton import CONVERGED, DIVERGED, Descent, Limits, descend
+from ._newton import CONVERGED, DIVERGED, Descent, Limits, Roots, descend
 from ._search import krylov, search
 from .fields import Values, VectorField, vector_field
 
@@ -244,14 +244,21 @@ def find_fixed_points(
     limits = Limits(tolerance, slow, iterations, reach)
     large = method == "krylov" or (method == "auto" and field.units > _LARGE)
     found = _Found(field, unique, slow)
-    first = (krylov if large else search)(field, x, condition, limits)
+    known = Roots(field)
+    first = (
+        krylov(field, x, condition, limits) if large else search(field, x, condition, limits, known)
+    )
     found.add(first, condition, given=True)
     for _ in range(between):
         middles, where = found.middles(limit=len(x))
         if not len(middles):
             break
         # Starts between points that Newton steps do not help would only flow back to them.
-        ends = (krylov if large else descend)(field, middles, where, limits)
+        ends = (
+            krylov(field, middles, where, limits)
+            if large
+            else descend(field, middles, where, limits, known=known)
+        )
         if not found.add(ends, where, given=False):
             break
     return found.points(x, condition, outlier=outlier, marginal=marginal)
