@@ -25,7 +25,7 @@ _ENOUGH, _PATIENCE = 0.3, 5
 # Newton steps before starts are again compared with the roots that are known.
 _BRIEF = 2
 # Starts that are searched first, and by how much |R| must fall in a step with a root's Jacobian.
-_FIRST, _FALL, _APART = 128, 0.5, 1e-3
+_FIRST, _FALL, _APART = 64, 0.5, 1e-3
 # A Jacobian whose condition number is above this is singular but for rounding.
 _SINGULAR = 1e11
 CONVERGED, STATIONARY, DIVERGED, UNFINISHED = range(4)
