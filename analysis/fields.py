@@ -49,6 +49,7 @@ class VectorField(ABC):
     device: torch.device
     labels: dict[str, list[Any]]
     piecewise: bool = False
+    _memory: Tensor | None = None
 
     @abstractmethod
     def residual(self, x: Tensor, condition: Tensor) -> Tensor:
@@ -77,6 +78,10 @@ class VectorField(ABC):
         """
         jacobian = self.jacobian(x, condition)
         return solve(jacobian, right), jacobian.flatten(1).norm(dim=-1)
+
+    def forget(self) -> None:
+        """Free the memory that was kept for the next call of `solved`."""
+        self._memory = None
 
     def kinks(self, x: Tensor, condition: Tensor) -> Tensor:
         """Return at which states the Jacobian jumps, (point,); arguments as `residual`."""
@@ -219,12 +224,16 @@ class NetworkField(VectorField):
 
     def jacobian(self, x: Tensor, condition: Tensor) -> Tensor:
         """Return dR/dx; see the class."""
+        return self._derived(x, condition, None)
+
+    def _derived(self, x: Tensor, condition: Tensor, out: Tensor | None) -> Tensor:
         weight = self._weight[self._which[condition]] if len(self._weight) > 1 else self._weight
         z = self._onto(self._current[condition], x, condition) if self._rate_form else x
         slope = self._slope(self._driven(z, condition))
         if self._gain is not None:
             slope = slope * self._gain[condition]
-        found = weight * (slope[:, :, None] if self._rate_form else slope[:, None, :])
+        scale = slope[:, :, None] if self._rate_form else slope[:, None, :]
+        found = torch.mul(weight, scale, out=out)
         found.diagonal(dim1=-2, dim2=-1).sub_(1)
         return found
 
@@ -234,12 +243,12 @@ class NetworkField(VectorField):
         With those first, J = [[P, 0], [Q, -1]] and d = (P^-1 b_1, Q P^-1 b_1 - b_2).
         """
         if not self.piecewise or self._rate_form or len(self._weight) > 1 or not len(x):
-            return super().solved(x, condition, right)
+            return self._solved(x, condition, right)
         z = self._driven(x, condition)
         # As many of each state as are at work in the busiest.
         size = int((z > 0).sum(dim=-1).max())
         if not 0 < size < _BUSY * self.units:
-            return super().solved(x, condition, right)
+            return self._solved(x, condition, right)
         part = z.topk(size, dim=-1, sorted=False).indices
         slope = (z > 0).to(x.dtype) if self._gain is None else (z > 0) * self._gain[condition]
         weight = self._weight[0]
@@ -251,6 +260,13 @@ class NetworkField(VectorField):
         driving = torch.zeros_like(right).scatter_(1, rows, chosen[..., None] * found)
         full = torch.einsum("ij,bjs->bis", weight, driving) - right
         return full.scatter_(1, rows, found), small.flatten(1).norm(dim=-1)
+
+    def _solved(self, x: Tensor, condition: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+        # One piece of memory for all calls: to get a new one takes longer than to fill it.
+        if self._memory is None or len(self._memory) < len(x):
+            self._memory = x.new_empty(len(x), self.units, self.units)
+        jacobian = self._derived(x, condition, self._memory[: len(x)])
+        return solve(jacobian, right), jacobian.flatten(1).norm(dim=-1)
 
     def kinks(self, x: Tensor, condition: Tensor) -> Tensor:
         """Return where a unit of a relu network sits at its kink but for rounding, (point,)."""

@@ -261,6 +261,7 @@ def find_fixed_points(
         )
         if not found.add(ends, where, given=False):
             break
+    field.forget()
     return found.points(x, condition, outlier=outlier, marginal=marginal)
 
 

@@ -505,3 +505,28 @@ def test_large_fields_are_searched_without_jacobians():
     assert found.x[order] == pytest.approx(pitchfork(2.0) * signs, abs=1e-9)
     with pytest.raises(ValueError, match="method"):
         find_fixed_points(large, starts=signs, method="adam")
+
+
+def test_points_hold_no_memory_of_the_search():
+    """What is kept goes with every pickled result."""
+    found = find_fixed_points(network(normal(30, 30, scale=0.3)), starts=normal(200, 30))
+    sizes = [v.numel() for v in vars(found.field).values() if isinstance(v, torch.Tensor)]
+    assert max(sizes) <= 30 * 30
+
+
+@pytest.mark.parametrize("gained", [False, True])
+def test_relu_networks_solve_with_the_units_at_work(gained):
+    made = network(normal(20, 20, scale=0.5), nonlinearity="relu")
+    if gained:
+        made = CTRNN(1, 20, 1, "e-gain", contexts=2, nonlinearity="relu", dtype=F64, seed=0)
+        with torch.no_grad():
+            for value in made.modulation.parameters():
+                value.normal_(generator=torch.Generator().manual_seed(3))
+    field = vector_field(made, np.eye(2) if gained else None)
+    x = torch.from_numpy(normal(50, 20, seed=1))
+    x[:, :8] = -x[:, :8].abs()
+    where = torch.arange(50) % field.conditions
+    right = torch.from_numpy(normal(50, 20, 2, seed=2))
+    found, _ = field.solved(x, where, right)
+    expected = np.linalg.solve(field.jacobian(x, where).numpy(), right.numpy())
+    assert found.numpy() == pytest.approx(expected, rel=1e-8, abs=1e-10)
