@@ -95,6 +95,51 @@ def study() -> None:
     """
 
 
+@app.command(
+    epilog="Example: ctxrnn analyse results/reproduce-quick/networks/s-sym_N51_K10_*.safetensors"
+)
+@click.argument("network", type=click.Path(path_type=Path))
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder.  [default: results/analyse-NAME]"
+)
+@click.option("--trials", default=64, help="Trials per task.")
+@click.option("--starts", default=64, help="Starts of the search for fixed points per context.")
+@click.option("--pairs", help="Contexts between which points are followed: go:anti,dms:dnms.")
+@click.option("--tasks", "names", help="Tasks, if the file does not note them: go,anti,dms.")
+@click.option("--dt", default=20.0, help="Time step of --tasks in ms.")
+@click.option("--ring", default=16, help="Units of each stimulus ring of --tasks.")
+@click.option("--seed", default=0, help="Seed of trials and starts.")
+def analyse(
+    network: Path,
+    out: Path | None,
+    trials: int,
+    starts: int,
+    pairs: str | None,
+    names: str | None,
+    dt: float,
+    ring: int,
+    seed: int,
+) -> None:
+    """Take a trained network apart: what do its contexts do to its dynamics?
+
+    Writes figures (PDF, PNG), tables (Parquet, CSV) and report.html: accuracy, trajectories with
+    fixed points, their stability, how they move between contexts, subspaces, deformation of the
+    flow, units and weights. NETWORK is a file written by `ctxrnn.save`, a study or `reproduce`.
+    """
+    from ctxrnn.studies import analyse as run
+    from ctxrnn.tasks import task_set
+
+    tasks = None if names is None else task_set(names.split(","), dt=dt, ring=ring)
+    chosen = None
+    if pairs is not None:
+        parted = [pair.split(":") for pair in pairs.split(",")]
+        if any(len(pair) != 2 for pair in parted):
+            raise ValueError(f"--pairs must look like go:anti,dms:dnms: got {pairs}")
+        chosen = [(a, b) for a, b in parted]
+    folder = run(network, tasks, out, trials=trials, starts=starts, pairs=chosen, seed=seed)
+    click.echo(f"report: {folder / 'report.html'}")
+
+
 @app.command(epilog="Example: ctxrnn models --units 64 --contexts 20")
 @click.option("--units", default=48, help="N.")
 @click.option("--inputs", default=17, help="I.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import html
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,22 +11,11 @@ import pandas as pd
 
 from ctxrnn._checkpoint import write_atomically
 from ctxrnn.analysis import mean_interval
+from ctxrnn.studies._page import figure_of, page_of, scrolling, table_of
 
 if TYPE_CHECKING:
     from ctxrnn.studies._reproduce import ReproduceSettings
     from ctxrnn.studies._results import ResultsFolder
-
-_CSS = """
-body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:0 auto;padding:1rem;color:#1a1a1a}
-h1{font-size:1.5rem;line-height:1.25}h2{font-size:1.15rem;margin-top:2rem}
-img{max-width:100%;height:auto;display:block}figure{margin:1.5rem 0}
-figcaption{font-size:.9rem;color:#444}
-.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.85rem}
-th,td{padding:.25rem .6rem;text-align:right;border-bottom:1px solid #ddd;white-space:nowrap}
-th:first-child,td:first-child{text-align:left}
-code,pre{font-family:ui-monospace,monospace;font-size:.85rem;overflow-wrap:anywhere}
-pre{background:#f5f5f5;padding:.7rem;white-space:pre-wrap}
-"""
 
 
 def write_report(
@@ -46,13 +34,13 @@ def write_report(
         "what happens when the context becomes ambiguous?</h1>",
         _method(settings, tables["networks"]),
         "<h2>Result</h2>",
-        _scroll(_summary(tables["networks"])),
+        scrolling(_summary(tables["networks"])),
         f"<p>{_note(settings)}</p>",
-        _figure(figures["learning"], "Learning", _learning_caption(tables)),
-        _figure(figures["ambiguity"], "Ambiguity", _ambiguity_caption(tables)),
-        _figure(figures["tasks"], "Accuracy per task", _tasks_caption(settings)),
+        figure_of(figures["learning"], "Learning", _learning_caption(tables)),
+        figure_of(figures["ambiguity"], "Ambiguity", _ambiguity_caption(tables)),
+        figure_of(figures["tasks"], "Accuracy per task", _tasks_caption(settings)),
         "<h2>Accuracy per task</h2>",
-        _scroll(_per_task(tables["accuracy"], settings)),
+        scrolling(_per_task(tables["accuracy"], settings)),
         "<h2>Provenance</h2>",
         _provenance(provenance),
         "<p>Records: <code>networks</code>, <code>accuracy</code>, <code>learning</code>, "
@@ -60,13 +48,7 @@ def write_report(
         "trained networks in <code>networks/</code>, figures as PDF and PNG in "
         "<code>figures/</code>.</p>",
     ]
-    page = (
-        "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
-        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
-        f"<title>ctxrnn reproduce</title><style>{_CSS}</style></head><body>"
-        + "\n".join(parts)
-        + "</body></html>"
-    )
+    page = page_of("ctxrnn reproduce", parts)
     path = results.path / "report.html"
     write_atomically(path, page.encode())
     return path
@@ -124,7 +106,7 @@ def _summary(networks: pd.DataFrame) -> str:
     for variant, group in networks.groupby("variant", sort=False):
         cells = [html.escape(str(variant)), str(group["units"].iloc[0]), str(len(group))]
         rows.append(cells + [_cell(group[column]) for column in columns])
-    return _table(["mechanism", "N", "networks", *columns.values()], rows)
+    return table_of(["mechanism", "N", "networks", *columns.values()], rows)
 
 
 def _note(settings: ReproduceSettings) -> str:
@@ -145,7 +127,7 @@ def _note(settings: ReproduceSettings) -> str:
 
 
 def _per_task(accuracy: pd.DataFrame, settings: ReproduceSettings) -> str:
-    mean = accuracy.pivot_table(index="task", columns="variant", values="accuracy", sort=False)
+    mean = accuracy.pivottable_of(index="task", columns="variant", values="accuracy", sort=False)
     limits = accuracy.drop_duplicates("task").set_index("task")
     rows = [
         [html.escape(task)]
@@ -153,26 +135,7 @@ def _per_task(accuracy: pd.DataFrame, settings: ReproduceSettings) -> str:
         + [f"{limits.loc[task, 'chance']:.3f}", f"{limits.loc[task, 'ceiling']:.3f}"]
         for task in settings.base.tasks
     ]
-    return _table(["task", *map(html.escape, settings.variants), "chance", "ceiling"], rows)
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    top = "".join(f"<th>{cell}</th>" for cell in head)
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _scroll(table: str) -> str:
-    return f"<div class='scroll'>{table}</div>"
-
-
-def _figure(path: Path, title: str, caption: str) -> str:
-    data = base64.b64encode(path.read_bytes()).decode()
-    plain = html.escape(f"{title}. {html.unescape(caption)}", quote=True)
-    return (
-        f"<figure><img alt=\"{plain}\" src='data:image/png;base64,{data}'>"
-        f"<figcaption><b>{html.escape(title)}.</b> {caption}</figcaption></figure>"
-    )
+    return table_of(["task", *map(html.escape, settings.variants), "chance", "ceiling"], rows)
 
 
 def _means(networks: pd.DataFrame, column: str) -> str:

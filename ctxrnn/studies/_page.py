@@ -1,0 +1,53 @@
+"""Pieces of self-contained HTML pages."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Sequence
+from pathlib import Path
+
+_CSS = """
+body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:0 auto;padding:1rem;color:#1a1a1a}
+h1{font-size:1.5rem;line-height:1.25}h2{font-size:1.15rem;margin-top:2rem}
+img{max-width:100%;height:auto;display:block}figure{margin:1.5rem 0}
+figcaption{font-size:.9rem;color:#444}
+.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.85rem}
+th,td{padding:.25rem .6rem;text-align:right;border-bottom:1px solid #ddd;white-space:nowrap}
+th:first-child,td:first-child{text-align:left}
+code,pre{font-family:ui-monospace,monospace;font-size:.85rem;overflow-wrap:anywhere}
+pre{background:#f5f5f5;padding:.7rem;white-space:pre-wrap}
+"""
+
+
+def page_of(title: str, parts: Sequence[str]) -> str:
+    """Return a whole page."""
+    return (
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
+        f"<title>{html.escape(title)}</title><style>{_CSS}</style></head><body>"
+        + "\n".join(parts)
+        + "</body></html>"
+    )
+
+
+def table_of(head: list[str], rows: list[list[str]]) -> str:
+    """Return a table; cells are HTML."""
+    top = "".join(f"<th>{cell}</th>" for cell in head)
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def scrolling(table: str) -> str:
+    """Let a wide table scroll by itself."""
+    return f"<div class='scroll'>{table}</div>"
+
+
+def figure_of(path: Path, title: str, caption: str) -> str:
+    """Return a PNG within the page; the caption is HTML."""
+    data = base64.b64encode(path.read_bytes()).decode()
+    plain = html.escape(f"{title}. {html.unescape(caption)}", quote=True)
+    return (
+        f"<figure><img alt=\"{plain}\" src='data:image/png;base64,{data}'>"
+        f"<figcaption><b>{html.escape(title)}.</b> {caption}</figcaption></figure>"
+    )
