@@ -40,7 +40,6 @@ from ctxrnn.tasks import TaskSet
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
 
 # The order in which kinds are stacked, and their shades.
 _KINDS = {
@@ -60,14 +59,14 @@ class Part:
         title: Heading.
         caption: What it shows, of how many, and how it was computed.
         tables: Name of a file -> table.
-        figure: The figure, or None.
+        figure: The matplotlib Figure, or None.
         shown: Name of the table that the page shows, or None.
     """
 
     title: str
     caption: str
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
-    figure: Figure | None = None
+    figure: Any = None
     shown: str | None = None
 
 

@@ -127,7 +127,7 @@ def _note(settings: ReproduceSettings) -> str:
 
 
 def _per_task(accuracy: pd.DataFrame, settings: ReproduceSettings) -> str:
-    mean = accuracy.pivottable_of(index="task", columns="variant", values="accuracy", sort=False)
+    mean = accuracy.pivot_table(index="task", columns="variant", values="accuracy", sort=False)
     limits = accuracy.drop_duplicates("task").set_index("task")
     rows = [
         [html.escape(task)]
