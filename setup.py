@@ -21,7 +21,7 @@ SOURCES = sorted(
 )
 # `ctxrnn/_kernel.py` computes the same, and does not load what was compiled from other sources.
 DIGEST = hashlib.sha256(b"".join(path.read_bytes() for path in SOURCES)).digest()
-HEADERS = ["functions.h", "loop.h", "losses.h", "noise.h", "products.h"]
+HEADERS = ["functions.h", "loop.h", "losses.h", "noise.h", "products.h", "solve.h"]
 
 setup(
     ext_modules=[

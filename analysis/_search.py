@@ -26,6 +26,8 @@ from .fields import VectorField
 _HORIZON, _STEPS = 100.0, 400
 # Error of a step of the flow, relative to 1 + |x|, and the longest step in time constants.
 _ERROR, _LONGEST = 1e-2, 1.5
+# A speed below this is lost in the rounding of single precision.
+_COARSE = 1e-3
 # In units of `slow`: a state this calm is near a root or a slow point.
 _CALM = 10.0
 
@@ -124,8 +126,12 @@ def follow_flow(field: VectorField, x: Tensor, condition: Tensor, limits: Limits
     """Follow dx/ds = R(x), s in time constants, until it is calm, has diverged or time is up.
 
     Heun's method with the error of Euler's as the measure of each start's step; of a map its own
-    steps.
+    steps. In single precision where the field has it and that can tell what is calm: all that
+    matters is where the flow leads.
     """
+    if limits.slow >= _COARSE:
+        field = field.coarse()
+    x = x.to(field.dtype)
     found = Drift(
         x.clone(), torch.zeros_like(x), x.clone(), torch.full_like(x[:, 0], torch.inf),
         torch.zeros_like(condition, dtype=torch.bool),
@@ -159,7 +165,7 @@ def follow_flow(field: VectorField, x: Tensor, condition: Tensor, limits: Limits
             moved_by = step
             moved = x + (step / 2)[:, None] * (r + after)
             after = field.residual(moved, condition)
-            factor = 0.9 * (allowed / wrong.clamp_min(1e-300)).sqrt()
+            factor = 0.9 * (allowed / wrong.clamp_min(1e-30)).sqrt()
             step = (step * factor.clamp(0.2, 4)).clamp(max=_LONGEST)
         if late.any():
             late &= good
@@ -173,8 +179,10 @@ def follow_flow(field: VectorField, x: Tensor, condition: Tensor, limits: Limits
             time = torch.where(good, time + moved_by, time)
         length = x.norm(dim=-1)
     found.x[rows] = x
-    found.mean /= weight.clamp_min(1e-300)[:, None]
-    return found
+    found.mean /= weight.clamp_min(torch.finfo(x.dtype).tiny)[:, None]
+    return Drift(
+        *(part.double() if part.is_floating_point() else part for part in vars(found).values())
+    )
 
 
 def krylov(field: VectorField, x: Tensor, condition: Tensor, limits: Limits) -> Descent:

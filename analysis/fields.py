@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from ctxrnn import CTRNN, Contexts
 from ctxrnn._checks import check_count, check_finite, check_positive
+from ctxrnn._kernel import available
 
-from ._solve import solve
+from ._solve import newton_steps, solve
 
 Values = Tensor | np.ndarray | Sequence[Any]
 
@@ -39,6 +40,7 @@ class VectorField(ABC):
         device: Where it is computed.
         labels: What each condition is, as columns: name -> one value per condition.
         piecewise: Whether R is linear between kinks.
+        dtype: Precision, float64 but for what `coarse` returns.
     """
 
     units: int
@@ -49,6 +51,7 @@ class VectorField(ABC):
     device: torch.device
     labels: dict[str, list[Any]]
     piecewise: bool = False
+    dtype: torch.dtype = torch.float64
     _memory: Tensor | None = None
 
     @abstractmethod
@@ -78,6 +81,10 @@ class VectorField(ABC):
         """
         jacobian = self.jacobian(x, condition)
         return solve(jacobian, right), jacobian.flatten(1).norm(dim=-1)
+
+    def coarse(self) -> VectorField:
+        """Return the same field in single precision, where there is one: for following the flow."""
+        return self
 
     def forget(self) -> None:
         """Free the memory that was kept for the next call of `solved`."""
@@ -125,10 +132,6 @@ class VectorField(ABC):
                 f"{int(places.min())} to {int(places.max())}"
             )
         return states, places.long().expand(len(states))
-
-
-# Share of units at work below which the others are left out of a factorisation.
-_BUSY = 0.8
 
 
 def _derivative(function: Callable[[Tensor], Tensor], name: str | None) -> Any:
@@ -198,6 +201,15 @@ class NetworkField(VectorField):
             )
         self.labels = _labels(contexts, stimuli)
 
+    def coarse(self) -> VectorField:
+        """Return the same field in single precision."""
+        field = copy.copy(self)
+        field.dtype = torch.float32
+        for name in ("_weight", "_current", "_gain", "_threshold"):
+            value = getattr(self, name)
+            setattr(field, name, None if value is None else value.float())
+        return field
+
     def _driven(self, z: Tensor, condition: Tensor) -> Tensor:
         """Return G (z - Theta c)."""
         if self._threshold is not None:
@@ -222,46 +234,29 @@ class NetworkField(VectorField):
             return self._phi(self._driven(self._onto(current, x, condition), condition)) - x
         return self._onto(current, self._phi(self._driven(x, condition)), condition) - x
 
+    def _slopes(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Return G phi', (point, unit)."""
+        z = self._onto(self._current[condition], x, condition) if self._rate_form else x
+        slope = self._slope(self._driven(z, condition))
+        return slope if self._gain is None else slope * self._gain[condition]
+
     def jacobian(self, x: Tensor, condition: Tensor) -> Tensor:
         """Return dR/dx; see the class."""
         return self._derived(x, condition, None)
 
     def _derived(self, x: Tensor, condition: Tensor, out: Tensor | None) -> Tensor:
         weight = self._weight[self._which[condition]] if len(self._weight) > 1 else self._weight
-        z = self._onto(self._current[condition], x, condition) if self._rate_form else x
-        slope = self._slope(self._driven(z, condition))
-        if self._gain is not None:
-            slope = slope * self._gain[condition]
+        slope = self._slopes(x, condition)
         scale = slope[:, :, None] if self._rate_form else slope[:, None, :]
         found = torch.mul(weight, scale, out=out)
         found.diagonal(dim1=-2, dim2=-1).sub_(1)
         return found
 
     def solved(self, x: Tensor, condition: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-        """Solve J d = b; of a relu network only the units at work are factorised.
-
-        With those first, J = [[P, 0], [Q, -1]] and d = (P^-1 b_1, Q P^-1 b_1 - b_2).
-        """
-        if not self.piecewise or self._rate_form or len(self._weight) > 1 or not len(x):
-            return self._solved(x, condition, right)
-        z = self._driven(x, condition)
-        # As many of each state as are at work in the busiest.
-        size = int((z > 0).sum(dim=-1).max())
-        if not 0 < size < _BUSY * self.units:
-            return self._solved(x, condition, right)
-        part = z.topk(size, dim=-1, sorted=False).indices
-        slope = (z > 0).to(x.dtype) if self._gain is None else (z > 0) * self._gain[condition]
-        weight = self._weight[0]
-        chosen = slope.gather(1, part)
-        small = weight[part[:, :, None], part[:, None, :]] * chosen[:, None, :]
-        small.diagonal(dim1=-2, dim2=-1).sub_(1)
-        rows = part[..., None].expand(-1, -1, right.shape[-1])
-        found = solve(small, right.gather(1, rows))
-        driving = torch.zeros_like(right).scatter_(1, rows, chosen[..., None] * found)
-        full = torch.einsum("ij,bjs->bis", weight, driving) - right
-        return full.scatter_(1, rows, found), small.flatten(1).norm(dim=-1)
-
-    def _solved(self, x: Tensor, condition: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+        """Solve J d = b; of a relu network only the units at work are factorised."""
+        if self._weight.device.type == "cpu" and available():
+            slope, form = self._slopes(x, condition), "rate" if self._rate_form else "current"
+            return newton_steps(self._weight, self._which[condition], slope, right, form)
         # One piece of memory for all calls: to get a new one takes longer than to fill it.
         if self._memory is None or len(self._memory) < len(x):
             self._memory = x.new_empty(len(x), self.units, self.units)

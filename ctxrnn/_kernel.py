@@ -23,7 +23,7 @@ from torch.autograd.function import once_differentiable
 
 logger = logging.getLogger("ctxrnn")
 
-_FORMS = ("current", "rate")
+FORMS = ("current", "rate")
 _PHI = ("tanh", "relu", "sigmoid", "softplus")
 _COUNTS = (
     "steps", "trials", "units", "inputs", "outputs", "groups", "parts", "form", "phi",
@@ -96,6 +96,7 @@ def _of_these_sources(found: ctypes.CDLL) -> bool:
 def _declare(found: ctypes.CDLL) -> None:
     """Declare the arguments of all functions."""
     found.normals.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p]
+    found.newton_steps.argtypes = [ctypes.c_void_p] * 6 + [ctypes.c_int64] * 4
     for kind in ("float", "double"):
         for name in ("forward", "backward", "gradient"):
             getattr(found, f"{name}_{kind}").argtypes = [ctypes.POINTER(_Struct)]
@@ -402,7 +403,7 @@ def _counts(setting: Setting, tensors: Tensors) -> dict[str, int]:
     return {
         "steps": steps, "trials": trials, "units": weights.shape[-1], "inputs": inputs,
         "outputs": len(output_weight), "groups": len(weights), "parts": len(setting.group),
-        "form": _FORMS.index(setting.form), "phi": _PHI.index(setting.nonlinearity),
+        "form": FORMS.index(setting.form), "phi": _PHI.index(setting.nonlinearity),
         "potentials_out": int(setting.readout == "potentials" and setting.form == "current"),
     }  # fmt: skip
 

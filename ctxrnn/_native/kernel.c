@@ -1,5 +1,6 @@
-/* The time loop of a network, its gradient, and the noise: the parts where Python costs more than
- * the arithmetic. Plain C with the vector types of GCC and Clang; no Python, no BLAS.
+/* The time loop of a network, its gradient, the noise, and Newton steps: the parts where Python
+ * costs more than the arithmetic. Plain C with the vector types of GCC and Clang; no Python, no
+ * BLAS.
  *
  * loop.h is included once for each precision. `ctxrnn/_kernel.py` is the only caller: it checks
  * all shapes, so that nothing is checked here.
@@ -44,3 +45,5 @@ int kernel_size(void) { return (int)sizeof(loop_float); }
 #include "loop.h"
 
 #include "losses.h"
+
+#include "solve.h"

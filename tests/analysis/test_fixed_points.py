@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ctxrnn.analysis._newton import Limits
+from ctxrnn.analysis._search import follow_flow
 from scipy import optimize
 
 from ctxrnn import CTRNN, Contexts, Ensemble
@@ -530,3 +532,17 @@ def test_relu_networks_solve_with_the_units_at_work(gained):
     found, _ = field.solved(x, where, right)
     expected = np.linalg.solve(field.jacobian(x, where).numpy(), right.numpy())
     assert found.numpy() == pytest.approx(expected, rel=1e-8, abs=1e-10)
+
+
+def test_the_coarse_field_is_the_same_in_single_precision():
+    network = CTRNN(2, 12, 1, "es-gain-sym", contexts=2, nonlinearity="relu", seed=3)
+    field = vector_field(network, np.eye(2))
+    coarse = field.coarse()
+    x = torch.randn(8, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    condition = torch.arange(8) % 2
+    fine, rough = field.residual(x, condition), coarse.residual(x.float(), condition)
+    assert (fine.dtype, rough.dtype) == (torch.float64, torch.float32)
+    # Sums of 13 products of numbers of about 1.
+    assert (fine - rough).abs().max() < 13 * 4 * torch.finfo(torch.float32).eps
+    drift = follow_flow(field, x, condition, Limits(1e-11, 1e-2, 200, 1e3))
+    assert {drift.x.dtype, drift.mean.dtype, drift.nearest.dtype} == {torch.float64}
