@@ -28,6 +28,8 @@ PLACES = {
     "neurogym": r"ctxrnn\.tasks(\..*)?",
     "gymnasium": r"ctxrnn\.tasks(\..*)?",
     "ray": r"ctxrnn\.studies\._ray\w*",
+    "torchvision": r"ctxrnn\.comodulation\._\w+|ctxrnn\.tasks\.images\._\w+",
+    "mlxtend": r"ctxrnn\.tasks\.images\._\w+",
 }
 DISTRIBUTIONS = {"sklearn": "scikit-learn"}
 
@@ -151,7 +153,8 @@ def declared_requirements():
     setup.read(ROOT / "setup.cfg", encoding="utf-8")
     requirements = setup["options"]["install_requires"].strip().splitlines()
     # Imported only when asked for, and in one place.
-    requirements += setup["options.extras_require"]["cluster"].strip().splitlines()
+    for extra in ("cluster", "images"):
+        requirements += setup["options.extras_require"][extra].strip().splitlines()
     return {re.match(r"[\w-]+", line)[0].lower() for line in requirements if line[0] != "#"}
 
 

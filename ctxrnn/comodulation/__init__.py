@@ -1,0 +1,1 @@
+"""Stochastic comodulation of gains in convolutional networks, its predecessors and controls."""
