@@ -11,6 +11,9 @@ from ._encoders import make_encoder as make_encoder
 from ._estimator import Covariance as Covariance
 from ._estimator import draw_modulator as draw_modulator
 from ._estimator import rectified_gain as rectified_gain
+from ._files import cached_features as cached_features
+from ._files import load_network as load_network
+from ._files import save_network as save_network
 from ._modulation import Modulation as Modulation
 from ._network import ComodulatedNetwork as ComodulatedNetwork
 from ._network import Head as Head

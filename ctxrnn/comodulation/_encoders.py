@@ -35,6 +35,8 @@ class EncoderConfig:
         weights: None (random), "imagenet" (torchvision's IMAGENET1K_V1, which must be in torch's
             cache), or the path of a state dict of torchvision's resnet18 as safetensors.
         channels: Channels of the images.
+        normalised: Whether images are centred and scaled as ImageNet's weights expect; None where
+            these are the weights.
     """
 
     kind: str = "resnet18"
@@ -44,6 +46,7 @@ class EncoderConfig:
     skip_scope: Literal["above", "all"] = "above"
     weights: str | None = None
     channels: int = 3
+    normalised: bool | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in LAYERS:
@@ -65,6 +68,11 @@ class EncoderConfig:
             )
         if self.weights is not None and self.kind != "resnet18":
             raise ValueError(f"weights are of resnet18: got kind={self.kind!r}")
+
+    @property
+    def normalises(self) -> bool:
+        """Whether images are centred and scaled."""
+        return self.weights == IMAGENET if self.normalised is None else self.normalised
 
     @property
     def modulated(self) -> str:
@@ -240,7 +248,7 @@ def make_encoder(config: EncoderConfig, *, seed: int = 0) -> Encoder:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "encoder"))
         stem, layers = _BUILDERS[config.kind](config)
-    return Encoder(stem, layers, config.modulated, normalised=config.weights == IMAGENET)
+    return Encoder(stem, layers, config.modulated, normalised=config.normalises)
 
 
 def sizes_of(encoder: Encoder, channels: int) -> tuple[int, int]:
