@@ -140,6 +140,34 @@ def test_similarities_do_not_see_rotation_shift_and_scale():
     assert linear_cka(*big) < 20 * 4 / 20000
 
 
+def test_cka_is_that_of_centred_gram_matrices():
+    """HSIC(K, L) / (HSIC(K, K) HSIC(L, L))^(1/2), K = x x^T (Kornblith et al. 2019, eq. 3)."""
+    x, y = normal(30, 5) + 2, normal(30, 3, seed=1)
+    y = y + x[:, :3]
+    centring = np.eye(30) - 1 / 30
+    k, m = (centring @ z @ z.T @ centring for z in (x, y))
+    expected = np.trace(k @ m) / np.sqrt(np.trace(k @ k) * np.trace(m @ m))
+    assert 0.1 < expected < 0.9
+    assert linear_cka(x, y) == pytest.approx(expected)
+    assert linear_cka(y, x) == pytest.approx(expected)
+    assert linear_cka(torch.as_tensor(x).reshape(3, 10, 5), y) == pytest.approx(expected)
+    assert np.isnan(linear_cka(np.ones((3, 2)), np.eye(3)))
+
+
+@pytest.mark.parametrize("width", [5, 3])
+def test_procrustes_distance_is_that_of_singular_values(width):
+    """1 - (sum of the singular values of x^T y)^2 for centred x and y of norm 1."""
+    x, y = normal(30, 5) + 2, normal(30, width, seed=1)
+    y = y + x[:, :width]
+    first, second = (z - z.mean(axis=0) for z in (x, y))
+    inner = first.T @ second / np.linalg.norm(first) / np.linalg.norm(second)
+    expected = 1 - linalg.svdvals(inner).sum() ** 2
+    assert 0.1 < expected < 0.9
+    assert procrustes_distance(x, y) == pytest.approx(expected)
+    assert procrustes_distance(y, x) == pytest.approx(expected)
+    assert np.isnan(procrustes_distance(np.ones((3, 2)), np.eye(3)))
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
