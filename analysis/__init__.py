@@ -38,6 +38,10 @@ else:
     from .corruption import ou_noise as ou_noise
     from .crossings import CrossingComparison as CrossingComparison
     from .crossings import compare_crossings as compare_crossings
+    from .dsa import DelayEmbedding as DelayEmbedding
+    from .dsa import dsa_distance as dsa_distance
+    from .dsa import dsa_embedding as dsa_embedding
+    from .dsa import dsa_matrix as dsa_matrix
     from .fields import ContextPath as ContextPath
     from .fields import FunctionField as FunctionField
     from .fields import NetworkField as NetworkField

@@ -28,10 +28,11 @@ PLACES = {
     "neurogym": r"ctxrnn\.tasks(\..*)?",
     "gymnasium": r"ctxrnn\.tasks(\..*)?",
     "ray": r"ctxrnn\.studies\._ray\w*",
+    "DSA": r"ctxrnn\.analysis\._dsa",
     "torchvision": r"ctxrnn\.comodulation\._\w+|ctxrnn\.tasks\.images\._\w+",
     "mlxtend": r"ctxrnn\.tasks\.images\._\w+",
 }
-DISTRIBUTIONS = {"sklearn": "scikit-learn"}
+DISTRIBUTIONS = {"sklearn": "scikit-learn", "DSA": "dsa-metric"}
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def declared_requirements():
     setup.read(ROOT / "setup.cfg", encoding="utf-8")
     requirements = setup["options"]["install_requires"].strip().splitlines()
     # Imported only when asked for, and in one place.
-    for extra in ("cluster", "images"):
+    for extra in ("cluster", "images", "similarity"):
         requirements += setup["options.extras_require"][extra].strip().splitlines()
     return {re.match(r"[\w-]+", line)[0].lower() for line in requirements if line[0] != "#"}
 
