@@ -1,3 +1,4 @@
+import math
 import re
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def test_the_snippet_on_speed_runs_as_it_stands(monkeypatch):
 
 
 def test_the_snippet_on_dynamics_runs_as_it_stands(tmp_path, monkeypatch, capsys):
-    (snippet,) = snippets(README.parent / "docs" / "dynamics.md")
+    snippet, similarity = snippets(README.parent / "docs" / "dynamics.md")
     monkeypatch.chdir(tmp_path)
     scope = {}
     exec(compile(snippet, "dynamics.md", "exec"), scope)
@@ -50,3 +51,14 @@ def test_the_snippet_on_dynamics_runs_as_it_stands(tmp_path, monkeypatch, capsys
     assert len(scope["branches"]) >= 1
     assert "state_dependence" in capsys.readouterr().out
     assert (tmp_path / "dynamics.png").stat().st_size > 0
+    try:
+        import DSA  # noqa: F401
+    except ImportError:
+        return
+    exec(compile(similarity, "dynamics.md", "exec"), scope)
+    table = scope["table"]
+    assert table.loc["slow", "wider"] < 1e-6
+    expected = math.acos((math.cos(0.4) + math.cos(1.2)) / 2)
+    assert math.isclose(table.loc["slow", "fast"], expected, abs_tol=1e-6)
+    assert f"{expected:.2f} from both" in similarity
+    assert (tmp_path / "similarity.png").stat().st_size > 0
