@@ -17,3 +17,7 @@ else:
     from ._listing import list_tasks as list_tasks
     from ._listing import neurogym_ids as neurogym_ids
     from ._task_set import TaskSet as TaskSet
+    from .images import ImageDataset as ImageDataset
+    from .images import ImageSet as ImageSet
+    from .images import image_set as image_set
+    from .images import image_set_names as image_set_names

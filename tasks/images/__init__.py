@@ -9,3 +9,8 @@ if __name__ == "tasks.images":
     import ctxrnn.tasks.images  # type: ignore[import-not-found,unused-ignore]
 
     sys.modules[__name__] = ctxrnn.tasks.images
+else:
+    from ._catalogue import image_set as image_set
+    from ._catalogue import image_set_names as image_set_names
+    from ._image_set import ImageDataset as ImageDataset
+    from ._image_set import ImageSet as ImageSet

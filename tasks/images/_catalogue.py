@@ -1,0 +1,85 @@
+"""The image sets by name, and which of them are here."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ctxrnn._checks import check_integer, unknown_name
+
+from ._digits import digits, mnist
+from ._fashion import fashion_mnist
+from ._image_set import ImageSet
+from ._sprites import attr_sprites
+from ._textures import hier_textures
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An image set that can be had by name."""
+
+    make: Callable[..., ImageSet]
+    meaning: str
+    on_disk: bool = False
+
+
+CATALOGUE = {
+    "fashion-mnist": Entry(
+        fashion_mnist, "70,000 pictures of clothes, 28x28, ten classes in three groups", True
+    ),
+    "digits": Entry(digits, "1,797 handwritten digits, 8x8, with eight attributes or as classes"),
+    "mnist": Entry(mnist, "5,000 digits of MNIST, 28x28, as classes or with eight attributes"),
+    "attr-sprites": Entry(attr_sprites, "drawn patches as attributes, in the place of CelebA"),
+    "hier-textures": Entry(
+        hier_textures, "drawn textures in 20 superclasses of 5, in the place of CIFAR-100"
+    ),
+}
+
+
+def image_set_names() -> tuple[str, ...]:
+    """Return the names that `image_set` knows."""
+    return tuple(CATALOGUE)
+
+
+def image_set(
+    name: str,
+    data: str | os.PathLike[str] | None = None,
+    *,
+    download: bool = False,
+    seed: int = 0,
+    **options: Any,
+) -> ImageSet:
+    """Return an image set by name; `image_set_names` and docs/images.md list them.
+
+    Data that are missing are an error that says which files belong where: nothing else takes their
+    place.
+
+    Args:
+        name: For example "fashion-mnist" or "attr-sprites".
+        data: Folder of the data, for sets that are read from files; None for the folder that the
+            environment variable CTXRNN_DATA names, else `data` in the working directory.
+        download: Get missing files from their publishers first.
+        seed: Splits that are not official, and everything that is drawn.
+        **options: Of this set, e.g. `attributes=40`.
+
+    Raises:
+        ValueError: If a name or option is unknown, or a file is damaged or mislabelled.
+        FileNotFoundError: If files are missing.
+        ImportError: If a library of the extra `images` is needed and absent.
+    """
+    if name not in CATALOGUE:
+        raise unknown_name("image set", name, CATALOGUE)
+    entry = CATALOGUE[name]
+    check_integer("seed", seed)
+    known = set(inspect.signature(entry.make).parameters) - {"data", "download", "seed"}
+    for option in options:
+        if option not in known:
+            raise unknown_name(f"option of {name}", option, known)
+    if entry.on_disk:
+        return entry.make(data, download=download, seed=int(seed), **options)
+    if data is not None:
+        raise ValueError(f"{name} is not read from a folder: leave out data={os.fspath(data)!r}")
+    return entry.make(seed=int(seed), **options)
