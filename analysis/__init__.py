@@ -18,10 +18,23 @@ else:
     from .ambiguity import relative_area as relative_area
     from .ambiguity import robustness_area as robustness_area
     from .attractors import attractor_sets as attractor_sets
+    from .calibration import Temperature as Temperature
+    from .calibration import brier_score as brier_score
+    from .calibration import calibration_error as calibration_error
+    from .calibration import fit_temperature as fit_temperature
+    from .calibration import negative_log_likelihood as negative_log_likelihood
+    from .calibration import reliability_table as reliability_table
     from .choices import choice_shares as choice_shares
     from .choices import context_effect as context_effect
     from .choices import crossing as crossing
     from .choices import effect_matched_levels as effect_matched_levels
+    from .classification import AttributeScores as AttributeScores
+    from .classification import attribute_scores as attribute_scores
+    from .classification import average_precision as average_precision
+    from .classification import class_accuracy as class_accuracy
+    from .classification import early_area as early_area
+    from .classification import first_reached as first_reached
+    from .classification import tuned_thresholds as tuned_thresholds
     from .clusters import lesion_clusters as lesion_clusters
     from .clusters import lesioned as lesioned
     from .clusters import normalised_variance as normalised_variance
