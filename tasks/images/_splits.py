@@ -12,6 +12,34 @@ def generator(seed: int, *keys: str | int) -> np.random.Generator:
     return np.random.default_rng(derive_seed(seed, "images", *keys))
 
 
+def drawn_counts(
+    name: str, images: int, validation: int | None, test: int | None
+) -> dict[str, int]:
+    """Return the sizes of the splits of drawn images; None is a sixth of them.
+
+    Raises:
+        ValueError: If none are left to train on.
+    """
+    check_count("images", images)
+    held = {"validation": validation, "test": test}
+    counts = {what: images // 6 if count is None else count for what, count in held.items()}
+    for what, count in counts.items():
+        check_count(what, count)
+    train = images - sum(counts.values())
+    if train < 1:
+        raise ValueError(
+            f"{name}: images must exceed validation + test, to leave some to train on: got "
+            f"{images} with {counts['validation']} + {counts['test']}"
+        )
+    return {"train": train, **counts}
+
+
+def consecutive(counts: dict[str, int]) -> dict[str, np.ndarray]:
+    """Return the rows of splits that follow each other."""
+    ends = np.cumsum([0, *counts.values()])
+    return {split: np.arange(*ends[i : i + 2]) for i, split in enumerate(counts)}
+
+
 def hold_out(
     name: str, rows: np.ndarray, classes: np.ndarray, count: int, seed: int, what: str
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -7,9 +7,9 @@ from scipy.special import ndtri
 
 from ctxrnn._checks import check_count, check_fraction, check_not_negative
 
-from ._image_set import SPLITS, ImageSet
+from ._image_set import ImageSet
 from ._pixels import ArrayPixels
-from ._splits import generator
+from ._splits import consecutive, drawn_counts, generator
 
 NAME = "attr-sprites"
 RAREST, MOST_COMMON = 0.04, 0.5
@@ -24,9 +24,9 @@ def attr_sprites(
     *,
     seed: int = 0,
     attributes: int = 12,
-    train: int = 8000,
-    validation: int = 2000,
-    test: int = 2000,
+    images: int = 12000,
+    validation: int | None = None,
+    test: int | None = None,
     size: int = 24,
     strength: float = 40.0,
     noise: float = 40.0,
@@ -43,16 +43,15 @@ def attr_sprites(
     Args:
         seed: Patterns, attributes and noise. A split depends on the seed and its own size alone.
         attributes: How many, in groups of about three.
-        train: Images to train.
-        validation: Images to validate.
-        test: Images to test.
+        images: How many are drawn in all.
+        validation: How many of them validate; None for a sixth.
+        test: How many of them test; None for a sixth.
         size: Width and height in pixels.
         strength: Height of a bar above or below gray, in gray levels of 255.
         noise: Standard deviation of a pixel's noise, in gray levels.
         flips: Probability that a training label is wrong.
     """
-    for what, count in (("train", train), ("validation", validation), ("test", test)):
-        check_count(what, count)
+    counts = drawn_counts(NAME, images, validation, test)
     check_count("attributes", attributes)
     check_count("size", size, 2 * _PATCH)
     check_not_negative("strength", strength)
@@ -60,15 +59,13 @@ def attr_sprites(
     check_fraction("flips", flips)
     groups = attribute_groups(attributes)
     bars, places = _bars(seed, attributes, size)
-    labels, images = [], []
-    for split, count in zip(SPLITS, (train, validation, test), strict=True):
+    labels, pictures = [], []
+    for split, count in counts.items():
         rng = generator(seed, NAME, split)
         present = draw_attributes(rng, count, groups)
-        images.append(_render(rng, present, bars * strength, places, size, noise))
+        pictures.append(_render(rng, present, bars * strength, places, size, noise))
         wrong = rng.random(present.shape) < (flips if split == "train" else 0)
         labels.append(present ^ wrong)
-    ends = np.cumsum([0, train, validation, test])
-    rows = {split: np.arange(*ends[i : i + 2]) for i, split in enumerate(SPLITS)}
     return ImageSet(
         name=NAME,
         stand_in_for="CelebA",
@@ -76,11 +73,11 @@ def attr_sprites(
         label_names=tuple(f"patch {number + 1}" for number in range(attributes)),
         groups=groups,
         labels=np.concatenate(labels).astype(np.uint8),
-        splits=rows,
-        pixels=ArrayPixels(np.concatenate(images)[:, None]),
+        splits=consecutive(counts),
+        pixels=ArrayPixels(np.concatenate(pictures)[:, None]),
         options={
-            "seed": seed, "attributes": attributes, "train": train, "validation": validation,
-            "test": test, "size": size, "strength": strength, "noise": noise, "flips": flips,
+            "seed": seed, "attributes": attributes, **counts, "size": size, "strength": strength,
+            "noise": noise, "flips": flips,
         },
     )  # fmt: skip
 

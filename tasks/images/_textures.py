@@ -6,9 +6,9 @@ import numpy as np
 
 from ctxrnn._checks import check_count, check_not_negative
 
-from ._image_set import SPLITS, ImageSet
+from ._image_set import ImageSet
 from ._pixels import ArrayPixels
-from ._splits import generator
+from ._splits import consecutive, drawn_counts, generator
 
 NAME = "hier-textures"
 SUPERCLASSES, CHILDREN = 20, 5
@@ -22,13 +22,13 @@ _CHUNK = 4096
 def hier_textures(
     *,
     seed: int = 0,
-    train: int = 10000,
-    validation: int = 2000,
-    test: int = 2000,
+    images: int = 15000,
+    validation: int | None = None,
+    test: int | None = None,
     size: int = 32,
-    parent: float = 30.0,
-    child: float = 12.0,
-    noise: float = 30.0,
+    parent: float = 6.0,
+    child: float = 4.0,
+    noise: float = 40.0,
 ) -> ImageSet:
     """Draw coloured textures: 20 superclasses by their coarse pattern, 5 classes in each by detail.
 
@@ -38,27 +38,24 @@ def hier_textures(
 
     Args:
         seed: Patterns, images and noise. A split depends on the seed and its own size alone.
-        train: Images to train.
-        validation: Images to validate.
-        test: Images to test.
+        images: How many are drawn in all.
+        validation: How many of them validate; None for a sixth.
+        test: How many of them test; None for a sixth.
         size: Width and height in pixels.
         parent: Standard deviation of the pattern of a superclass, in gray levels of 255.
         child: That of the detail of a class.
         noise: That of a pixel's noise.
     """
-    counts = {"train": train, "validation": validation, "test": test}
-    for what, count in counts.items():
-        check_count(what, count)
+    counts = drawn_counts(NAME, images, validation, test)
     check_count("size", size, 16)
     for what, level in (("parent", parent), ("child", child), ("noise", noise)):
         check_not_negative(what, level)
     templates = _templates(seed, size, parent, child)
-    labels, images = [], []
-    for split in SPLITS:
+    labels, pictures = [], []
+    for split, count in counts.items():
         rng = generator(seed, NAME, split)
-        labels.append(rng.permutation(np.arange(counts[split]) % len(templates)))
-        images.append(_render(rng, labels[-1], templates, noise))
-    ends = np.cumsum([0, *counts.values()])
+        labels.append(rng.permutation(np.arange(count) % len(templates)))
+        pictures.append(_render(rng, labels[-1], templates, noise))
     pairs = [(a, b) for a in range(SUPERCLASSES) for b in range(CHILDREN)]
     return ImageSet(
         name=NAME,
@@ -70,8 +67,8 @@ def hier_textures(
             for a in range(SUPERCLASSES)
         },
         labels=np.concatenate(labels).astype(np.int64),
-        splits={split: np.arange(*ends[i : i + 2]) for i, split in enumerate(SPLITS)},
-        pixels=ArrayPixels(np.concatenate(images)),
+        splits=consecutive(counts),
+        pixels=ArrayPixels(np.concatenate(pictures)),
         options={
             "seed": seed, **counts, "size": size, "parent": parent, "child": child, "noise": noise,
         },
