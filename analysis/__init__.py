@@ -40,6 +40,17 @@ else:
     from .clusters import normalised_variance as normalised_variance
     from .clusters import task_variance as task_variance
     from .clusters import unit_clusters as unit_clusters
+    from .comodulation import GroupStructure as GroupStructure
+    from .comodulation import RepresentationChange as RepresentationChange
+    from .comodulation import class_noise as class_noise
+    from .comodulation import cosine_similarity as cosine_similarity
+    from .comodulation import discriminability as discriminability
+    from .comodulation import effective_units as effective_units
+    from .comodulation import group_structure as group_structure
+    from .comodulation import label_fidelity as label_fidelity
+    from .comodulation import modulator_noise as modulator_noise
+    from .comodulation import representation_change as representation_change
+    from .comodulation import share_above_one as share_above_one
     from .continuation import Bifurcation as Bifurcation
     from .continuation import Branch as Branch
     from .continuation import Branches as Branches

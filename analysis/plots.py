@@ -13,6 +13,8 @@ import numpy as np
 from matplotlib.axes import Axes as Axes
 from matplotlib.figure import Figure as Figure
 
+from ._plots_calibration import grouped_similarity as grouped_similarity
+from ._plots_calibration import reliability_diagram as reliability_diagram
 from ._plots_comparison import Difference as Difference
 from ._plots_comparison import choice_shares as choice_shares
 from ._plots_comparison import difference_key as difference_key
