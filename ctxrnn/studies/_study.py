@@ -66,6 +66,7 @@ class Study:
             the plan, for the cost model.
         foreseen: Returns cells that will probably follow where the grid is a function, for the
             cost model.
+        ready: Called before the first cell; raises what says that data or a library is missing.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Study:
     settings: Mapping[str, Any] | None = None
     measure_seconds: Any = 0.0
     foreseen: Callable[[], Sequence[Cell]] | None = None
+    ready: Callable[[], object] | None = None
 
     def cells(self, finished: pd.DataFrame | None = None) -> list[Cell]:
         """Return the cells that are wanted, given the table of those that are finished."""
@@ -200,7 +202,9 @@ class Study:
         return tables["cells"]
 
     def check_device(self, executor: str | Executor) -> None:
-        """Raise RuntimeError if networks are to be computed here on a device that is not there."""
+        """Raise an error if what the study needs is not here: a device, data, a library."""
+        if self.ready is not None:
+            self.ready()
         if self.work is None and executor in ("local", "inline"):
             device_of(self.base)
 

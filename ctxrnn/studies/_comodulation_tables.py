@@ -1,0 +1,347 @@
+"""What the records of a study of comodulation show: rates chosen, comparisons, claims."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ctxrnn.studies._comodulation_settings import ComodulationSettings
+from ctxrnn.studies._results import Tables
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BASE = ["layer", "skips", "decoder", "length", "version", "head_epochs"]
+"""Axes that conditions are compared within."""
+CONTROLS = ("shuffled-label", "permuted-gain", "input-noise", "learned-gain", "bias-only")
+ATTRIBUTES = (
+    "f1", "precision", "recall", "accuracy", "balanced_accuracy", "mean_average_precision",
+    "f1_tuned", "ece", "ece_scaled", "ece_positive", "nll", "brier",
+)  # fmt: skip
+CLASSES = ("accuracy", "ece", "ece_scaled", "nll", "brier")
+SHARED = (
+    "noise_ratio", "noise_label", "change", "cka", "epochs_to_95", "early_area",
+)  # fmt: skip
+FEWER = ("ece", "ece_scaled", "ece_positive", "nll", "brier", "noise_ratio", "noise_label",
+         "epochs_to_95")  # fmt: skip
+"""Measures of which less is better."""
+
+
+def measures_of(settings: ComodulationSettings) -> tuple[str, ...]:
+    """Return the measures that are compared; the first is the score."""
+    return (*(CLASSES if settings.classes else ATTRIBUTES), *SHARED)
+
+
+def arm_of(cells: pd.DataFrame) -> pd.Series:
+    """Return the name of each cell's arm: its condition, "+head" where the read-out is joint."""
+    return cells["condition"].where(~cells["joint"].astype(bool), cells["condition"] + "+head")
+
+
+def selected(settings: ComodulationSettings, tables: Tables) -> dict[str, pd.DataFrame]:
+    """Choose a rate for every arm by its mean validation score; return the cells at it.
+
+    The tables are "selected" (cells at the chosen rate, with the speed of learning), "rates" (the
+    score of every rate) and "curves" (validation curves of selected cells).
+    """
+    cells = tables["cells"].assign(arm=arm_of(tables["cells"]))
+    keys = [*BASE, "arm"]
+    rates = cells.groupby([*keys, "rate"], as_index=False, sort=False).agg(
+        validation_score=("validation_score", "mean"), networks=("seed", "size")
+    )
+    best = rates.loc[rates.groupby(keys, sort=False)["validation_score"].idxmax(), [*keys, "rate"]]
+    chosen = cells.merge(best, on=[*keys, "rate"])
+    axes = [*BASE, "condition", "joint", "rate", "seed"]
+    curves = tables["history"].merge(chosen[[*axes, "arm", "steps_per_epoch"]], on=axes)
+    curves["epochs"] = curves["step"] / curves["steps_per_epoch"]
+    edge = best.merge(rates.groupby(keys, as_index=False)["rate"].agg(["min", "max"]), on=keys)
+    at_end = (edge["rate"] == edge["min"]) | (edge["rate"] == edge["max"])
+    rates = rates.merge(best.assign(chosen=True, at_end=at_end.to_numpy()), how="left",
+                        on=[*keys, "rate"])  # fmt: skip
+    rates["chosen"] = rates["chosen"].eq(True)
+    return {"selected": _speeds(chosen, curves), "rates": rates, "curves": curves}
+
+
+def _speeds(chosen: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
+    """Add when 95 % of attention's best score is reached, and the area of the first epochs."""
+    from ctxrnn.analysis import early_area, first_reached
+
+    rows = {}
+    for key, mine in curves.groupby([*BASE, "seed"], sort=False):
+        reference = mine.loc[mine["arm"] == "attention", "score"].max()
+        for arm, curve in mine.groupby("arm", sort=False):
+            x, y = curve["epochs"].to_numpy(), curve["score"].to_numpy()
+            several = len(x) > 1
+            reached = first_reached(x, y, reference) if several and reference > 0 else np.nan
+            until = min(3.0, x[-1])
+            area = early_area(x, y, until) / until if several else np.nan
+            rows[(*key, arm)] = (reached, area)
+    found = [rows[tuple(row)] for row in chosen[[*BASE, "seed", "arm"]].itertuples(index=False)]
+    return chosen.assign(
+        epochs_to_95=[reached for reached, _ in found], early_area=[area for _, area in found]
+    )
+
+
+def compared(settings: ComodulationSettings, cells: pd.DataFrame) -> pd.DataFrame:
+    """Compare arms pair by pair within every base: comod with all others, attention with none."""
+    import pandas as pd
+
+    from ctxrnn.analysis import paired
+
+    rows = []
+    for key, mine in cells.groupby(BASE, sort=False):
+        arms = list(mine["arm"].unique())
+        pairs = [("comod", other) for other in arms if other != "comod" and "comod" in arms]
+        pairs += [(a, "none") for a in arms if a not in ("none", "comod") and "none" in arms]
+        pairs += [("comod+head", "attention+head")] if "comod+head" in arms else []
+        for a, b in dict.fromkeys(pairs):
+            for measure in measures_of(settings):
+                if not mine.loc[mine["arm"].isin((a, b)), measure].notna().any():
+                    continue
+                try:
+                    found = paired(mine, measure, a=a, b=b, by="arm", on=["seed"])
+                except ValueError:
+                    continue
+                rows.append(
+                    {
+                        **dict(zip(BASE, key, strict=True)), "measure": measure, "a": a, "b": b,
+                        "difference": found.difference.mean, "low": found.difference.low,
+                        "high": found.difference.high, "n": found.count, "p": found.p,
+                        "effect_size": found.effect_size, "claim": found.claim,
+                    }
+                )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement of section 1.3 of the specification, as an ordering of paired differences.
+
+    Attributes:
+        name: O1 to O9.
+        text: What reviewers of the paper describe.
+        parts: (measure, a, b, sign) each: the difference a - b should have this sign.
+        version: Which versions it speaks of, "" for all.
+        where: Which lengths: "short", or "all".
+    """
+
+    name: str
+    text: str
+    parts: tuple[tuple[str, str, str, int], ...]
+    where: str = "all"
+
+
+def claims_of(settings: ComodulationSettings) -> tuple[Claim, ...]:
+    """Return the claims that these data can bear on."""
+    if settings.classes:
+        return (
+            Claim("D5", "accuracy of comodulation is above attention's",
+                  (("accuracy", "comod", "attention", 1),)),
+            Claim("O4", "comodulation needs fewer epochs than attention",
+                  (("epochs_to_95", "comod", "attention", -1),)),
+            Claim("O5", "comodulation changes the representation more than attention does",
+                  (("change", "comod", "attention", 1),)),
+            Claim("O6", "the calibration error of comodulation is below attention's",
+                  (("ece", "comod", "attention", -1),)),
+            Claim("O6*", "it is so after temperature scaling, too",
+                  (("ece_scaled", "comod", "attention", -1),)),
+            Claim("O8", "decoder noise is lower with comodulation than with attention",
+                  (("noise_ratio", "comod", "attention", -1),
+                   ("noise_label", "comod", "attention", -1))),
+        )  # fmt: skip
+    return (
+        Claim("O1", "after short pretraining F1 of comodulation is above attention's, and that "
+              "above no tuning's",
+              (("f1", "comod", "attention", 1), ("f1", "attention", "none", 1)), "short"),
+        Claim("O1*", "threshold-free, too: mean average precision and F1 at tuned thresholds are "
+              "above attention's",
+              (("mean_average_precision", "comod", "attention", 1),
+               ("f1_tuned", "comod", "attention", 1)), "short"),
+        Claim("O2", "comodulation has higher recall and lower precision than attention",
+              (("recall", "comod", "attention", 1), ("precision", "comod", "attention", -1))),
+        Claim("O4", "comodulation needs fewer epochs than attention",
+              (("epochs_to_95", "comod", "attention", -1),)),
+        Claim("O5", "comodulation changes the representation more than attention does",
+              (("change", "comod", "attention", 1),)),
+        Claim("O8", "decoder noise is lower with comodulation than with attention",
+              (("noise_ratio", "comod", "attention", -1),
+               ("noise_label", "comod", "attention", -1))),
+        Claim("D9", "the effect belongs to the label: F1 of comodulation is above that of the "
+              "shuffled label and of the permuted gain",
+              (("f1", "comod", "shuffled-label", 1), ("f1", "comod", "permuted-gain", 1))),
+    )  # fmt: skip
+
+
+def judged(
+    settings: ComodulationSettings, comparisons: pd.DataFrame, cells: pd.DataFrame
+) -> pd.DataFrame:
+    """Judge every claim in every base: holds, opposite, not shown or not tested.
+
+    It holds if all its differences have the claimed sign with intervals that exclude 0; it is the
+    opposite if one of them has the other sign so.
+    """
+    import pandas as pd
+
+    lengths = sorted(settings.pretrain.lengths)
+    rows = []
+    for key, _ in cells.groupby(BASE, sort=False):
+        base = dict(zip(BASE, key, strict=True))
+        mine = comparisons
+        for name, value in base.items():
+            mine = mine[mine[name] == value] if len(mine) else mine
+        for claim in claims_of(settings):
+            if claim.where == "short" and base["length"] != lengths[0]:
+                continue
+            parts = [_part(mine, *part) for part in claim.parts]
+            rows.append({"claim": claim.name, **base, **_verdict(parts), "text": claim.text})
+    table = pd.DataFrame(rows)
+    more = [*_trend(settings, cells), *_skips(settings, cells), *_semantics(settings, cells)]
+    return pd.concat([table, pd.DataFrame(more)], ignore_index=True) if more else table
+
+
+def _part(
+    comparisons: pd.DataFrame, measure: str, a: str, b: str, sign: int
+) -> dict[str, Any] | None:
+    """Return a difference in the direction that is claimed, or None if it was not measured."""
+    if not len(comparisons):
+        return None
+    found = comparisons.query("measure == @measure and a == @a and b == @b")
+    if found.empty and a == "attention":
+        found = comparisons.query("measure == @measure and a == @b and b == @a")
+        sign = -sign
+    if found.empty:
+        return None
+    row = found.iloc[0]
+    told = f"{measure}: {a} - {b} {row['difference']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}]"
+    return {"claim": bool(row["claim"]), "agrees": sign * row["difference"] > 0, "told": told,
+            "n": int(row["n"])}  # fmt: skip
+
+
+def _verdict(parts: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts) or not known:
+        verdict = "not tested"
+    elif all(part["claim"] and part["agrees"] for part in known):
+        verdict = "holds"
+    elif any(part["claim"] and not part["agrees"] for part in known):
+        verdict = "opposite"
+    else:
+        verdict = "not shown"
+    return {
+        "verdict": verdict,
+        "evidence": "; ".join(part["told"] for part in known),
+        "n": min((part["n"] for part in known), default=0),
+    }
+
+
+def _difference(
+    cells: pd.DataFrame, measure: str, a: str, b: str, along: Sequence[str]
+) -> pd.Series | None:
+    """Return a - b of every seed and value of some axes, or None where an arm is missing."""
+    wide = cells.pivot_table(index=["seed", *along], columns="arm", values=measure)
+    if a not in wide or b not in wide:
+        return None
+    found: pd.Series = (wide[a] - wide[b]).dropna()
+    return found if len(found) else None
+
+
+def _trend(settings: ComodulationSettings, cells: pd.DataFrame) -> list[dict[str, Any]]:
+    """O3: the advantage over attention shrinks from the shortest to the longest first stage."""
+    from ctxrnn.analysis import paired_difference
+
+    lengths = sorted(settings.pretrain.lengths)
+    score = measures_of(settings)[0]
+    text = "the advantage of comodulation over attention shrinks as pretraining gets longer"
+    base = {"claim": "O3", "text": text, "length": f"{lengths[0]} to {lengths[-1]}"}
+    found = _difference(cells, score, "comod", "attention", ["length"])
+    if len(lengths) < 2 or found is None:
+        return [{**base, "verdict": "not tested", "evidence": "one length", "n": 0}]
+    wide = found.unstack("length")[[lengths[0], lengths[-1]]].dropna()
+    d = paired_difference(wide[lengths[0]].to_numpy(), wide[lengths[-1]].to_numpy())
+    verdict = "not shown"
+    if d.claim:
+        verdict = "holds" if d.difference.mean > 0 else "opposite"
+    told = f"{score}, advantage at the shortest - at the longest {d.difference}"
+    return [{**base, "verdict": verdict, "evidence": told, "n": d.count}]
+
+
+def _skips(settings: ComodulationSettings, cells: pd.DataFrame) -> list[dict[str, Any]]:
+    """O7: (comod - attention) with skips minus the same without, per modulated layer."""
+    from ctxrnn.analysis import paired_difference
+
+    if len(settings.skips) < 2:
+        return []
+    score, rows = measures_of(settings)[0], []
+    text = "residual connections enlarge the benefit of comodulation over attention"
+    for (layer, version), mine in cells.groupby(["layer", "version"], sort=False):
+        base = {"claim": "O7", "text": text, "layer": layer, "version": version}
+        found = _difference(mine, score, "comod", "attention", ["skips"])
+        wide = None if found is None else found.unstack("skips").dropna()
+        if wide is None or wide.shape[1] < 2 or wide.empty:
+            continue
+        d = paired_difference(wide[True].to_numpy(), wide[False].to_numpy())
+        verdict = "not shown"
+        if d.claim:
+            verdict = "holds" if d.difference.mean > 0 else "opposite"
+        told = f"{score}, difference of differences {d.difference}"
+        rows.append({**base, "verdict": verdict, "evidence": told, "n": d.count})
+    return rows
+
+
+def _semantics(settings: ComodulationSettings, cells: pd.DataFrame) -> list[dict[str, Any]]:
+    """O9: couplings and gains of comodulation are alike within groups of contexts."""
+    rows = []
+    for what in ("couplings", "gains"):
+        name = f"{what}_silhouette_p"
+        mine = cells[(cells["arm"] == "comod")]
+        p = mine[name].dropna() if name in mine else mine.iloc[:0]["seed"]
+        base = {"claim": "O9", "text": f"{what} are organised by the groups of contexts"}
+        if not len(p):
+            rows.append({**base, "verdict": "not tested", "evidence": "no groups", "n": 0})
+            continue
+        below = int((p < 0.05).sum())
+        # Each test alone is below 0.05 by chance in 5 % of networks.
+        verdict = "holds" if below > len(p) / 2 else "not shown"
+        told = (
+            f"silhouette above chance (p < 0.05) in {below} of {len(p)} networks, mean "
+            f"{mine[name.removesuffix('_p')].mean():+.3f}"
+        )
+        rows.append({**base, "verdict": verdict, "evidence": told, "n": len(p)})
+    return rows
+
+
+def study_tables(settings: ComodulationSettings, tables: Tables) -> dict[str, pd.DataFrame]:
+    """Return the tables that are made from the records."""
+    found = selected(settings, tables)
+    found["comparisons"] = compared(settings, found["selected"])
+    found["claims"] = judged(settings, found["comparisons"], found["selected"])
+    return found
+
+
+def study_findings(settings: ComodulationSettings, tables: Tables) -> list[str]:
+    """Say for each claim whether it holds, on which data."""
+    cells = tables["selected"]
+    name, stand_in = cells["data_name"].iloc[0], cells["stand_in_for"].iloc[0]
+    data = f"{name} (a stand-in for {stand_in}, not {stand_in})" if stand_in else str(name)
+    lines = [
+        f"Data: {data}, {cells['train_images'].iloc[0]} training images, "
+        f"{cells['seed'].nunique()} networks, encoder weights {cells['weights'].iloc[0]}. "
+        "Agreement is with the ordering that reviewers of Boeshertz, Haimerl & Savin (2023) "
+        "describe; no number of the paper is known."
+    ]
+    for row in tables["claims"].to_dict("records"):
+        known = {k: v for k, v in row.items() if k in BASE and v == v and v is not None}
+        where = ", ".join(f"{key} {value}" for key, value in known.items() if key != "decoder")
+        lines.append(
+            f"{row['claim']} {row['verdict'].upper()}: {row['text']} ({where}; n = {row['n']}). "
+            f"{row['evidence']}"
+        )
+    ends = tables["rates"].query("chosen and at_end == True and rate > 0")
+    if len(ends):
+        told = ", ".join(
+            f"{row.arm} {row.rate:g}" for row in ends.drop_duplicates("arm").itertuples()
+        )
+        lines.append(f"Rates chosen at an end of their grid, which may be too narrow: {told}.")
+    return lines
