@@ -21,3 +21,4 @@ else:
     from .images import ImageSet as ImageSet
     from .images import image_set as image_set
     from .images import image_set_names as image_set_names
+    from .images import list_image_sets as list_image_sets

@@ -12,5 +12,6 @@ if __name__ == "tasks.images":
 else:
     from ._catalogue import image_set as image_set
     from ._catalogue import image_set_names as image_set_names
+    from ._catalogue import list_image_sets as list_image_sets
     from ._image_set import ImageDataset as ImageDataset
     from ._image_set import ImageSet as ImageSet

