@@ -1,7 +1,9 @@
 """Image sets by name, what an ImageSet promises, splits, and the digits that libraries bring."""
 
 import pickle
+import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,8 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
 from ctxrnn.tasks import ImageSet, image_set, image_set_names, list_image_sets
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def small(**changes):
@@ -322,3 +326,19 @@ def test_the_usual_folder_is_that_of_the_environment(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match=r" in data/celeba \(no such folder\)"):
         image_set("celeba")
+
+
+def test_the_page_lists_every_set_and_its_snippet_runs(capsys):
+    page = (ROOT / "docs" / "images.md").read_text(encoding="utf-8")
+    (snippet,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    scope = {}
+    exec(compile(snippet, "images.md", "exec"), scope)
+    assert scope["pixels"].shape == (16, 1, 24, 24)
+    assert scope["labels"].shape == (16, 12)
+    assert "attr-sprites (stand-in for CelebA)" in capsys.readouterr().out
+    table = re.findall(r"^\| `([\w-]+)` \|.*\| *([\d,]+ / [\d,]+ / [\d,]+) *\|", page, re.MULTILINE)
+    sizes = {name: [int(n.replace(",", "")) for n in counts.split("/")] for name, counts in table}
+    assert tuple(sizes) == image_set_names()
+    for name in ("digits", "attr-sprites", "hier-textures"):
+        images = image_set(name)
+        assert [len(rows) for rows in images.splits.values()] == sizes[name]
