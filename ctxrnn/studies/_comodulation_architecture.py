@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ctxrnn.comodulation import EncoderConfig, PretrainConfig, TuningConfig
 from ctxrnn.studies._comodulation import comodulation
-from ctxrnn.studies._comodulation_settings import ComodulationSettings, Rates
+from ctxrnn.studies._comodulation_settings import FEW_STEPS, ComodulationSettings, Rates
 from ctxrnn.studies._recipes import Recipe
 from ctxrnn.studies._study import Study
 
@@ -49,6 +49,7 @@ RECIPE = Recipe(
             most_train=4000,
             versions=("V1",),
             conditions=ARMS,
+            rates=FEW_STEPS,
             head_epochs=(5,),
             layers=("layer2", "layer3"),
             skips=(True, False),

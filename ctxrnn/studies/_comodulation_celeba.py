@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ctxrnn.comodulation import EncoderConfig, PretrainConfig, TuningConfig
 from ctxrnn.studies._comodulation import comodulation
-from ctxrnn.studies._comodulation_settings import ComodulationSettings
+from ctxrnn.studies._comodulation_settings import FEW_STEPS, ComodulationSettings
 from ctxrnn.studies._recipes import Recipe
 from ctxrnn.studies._study import Study
 
@@ -41,6 +41,7 @@ RECIPE = Recipe(
         ),
         "quick": ComodulationSettings(
             data="attr-sprites",
+            rates=FEW_STEPS,
             layers=("layer3",),
             decoders=("128-128",),
             encoder=SMALL,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ctxrnn.comodulation import EncoderConfig, PretrainConfig, TuningConfig
 from ctxrnn.studies._comodulation import comodulation
-from ctxrnn.studies._comodulation_settings import ComodulationSettings
+from ctxrnn.studies._comodulation_settings import FEW_STEPS, ComodulationSettings
 from ctxrnn.studies._recipes import Recipe
 from ctxrnn.studies._study import Study
 
@@ -47,7 +47,7 @@ RECIPE = Recipe(
             most_train=10_000,
             versions=("V1", "V2"),
             joint=("attention", "comod"),
-            head_epochs=(1, 10),
+            rates=FEW_STEPS,
             layers=("layer3",),
             decoders=("128-128",),
             encoder=SMALL,

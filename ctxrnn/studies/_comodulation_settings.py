@@ -19,8 +19,6 @@ from ctxrnn.studies._cells import Cell
 
 VERSIONS = ("attributes", "groups", "V1", "V2")
 """What a context is: an attribute, a group of them, nothing (V1), the superclass (V2)."""
-# The smallest set in which a modulator can be told from its controls.
-ARMS = ("none", "attention", "comod")
 
 
 @dataclass(frozen=True)
@@ -59,6 +57,10 @@ class Rates:
         if "film" in trained:
             return self.film
         return self.couplings if "controller" in trained else self.readout
+
+
+FEW_STEPS = Rates((1e-2, 3e-2, 1e-1), (1e-3, 3e-3, 1e-2), (1e-3, 3e-3, 1e-2), (3e-4, 1e-3, 3e-3))
+"""Of small networks and sets, tuned in some hundred steps."""
 
 
 @dataclass(frozen=True)
