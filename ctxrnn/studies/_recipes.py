@@ -53,6 +53,7 @@ _PLACES = {
     "load": "ctxrnn.studies._load",
     "synergy": "ctxrnn.studies._synergy",
     "timescales": "ctxrnn.studies._timescales",
+    "comodulation-encoding": "ctxrnn.studies._comodulation_encoding",
     "comodulation-celeba": "ctxrnn.studies._comodulation_celeba",
     "comodulation-cifar": "ctxrnn.studies._comodulation_cifar",
     "comodulation-architecture": "ctxrnn.studies._comodulation_architecture",
