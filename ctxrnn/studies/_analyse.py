@@ -22,7 +22,7 @@ from ctxrnn.studies._results import ResultsFolder
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ctxrnn.studies._analyse_parts import Part, View
+    from ctxrnn.studies._analyse_view import Part, View
     from ctxrnn.tasks import TaskSet
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,12 @@ import torch
 import ctxrnn
 from ctxrnn import CTRNN
 from ctxrnn._cli import main
-from ctxrnn.analysis import find_fixed_points, state_dependence, vector_field
+from ctxrnn.analysis import (
+    find_fixed_points,
+    state_dependence,
+    vector_field,
+    visited_states,
+)
 from ctxrnn.studies import _analyse_parts, analyse
 from ctxrnn.tasks import task_set
 
@@ -60,7 +65,7 @@ def test_tables_hold_what_the_functions_give(analysed):
     # The fixation cue and nothing else.
     assert view.stimulus.tolist() == [1.0] + [0.0] * (TASKS.inputs - 1)
     states = np.concatenate([view.visited(k) for k in range(3)])
-    starts = _analyse_parts.visited_states(states, 16, seed=0)
+    starts = visited_states(states, 16, seed=0)
     points = find_fixed_points(network, np.eye(3), view.stimulus, starts)
     table = read(analysed, "fixed_points")
     assert table["speed"].to_numpy() == pytest.approx(points.speed)
