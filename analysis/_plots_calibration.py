@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +24,12 @@ _LOOKS = (
 
 
 def reliability_diagram(
-    ax: Axes, table: pd.DataFrame, *, by: str | None = None, kind: str = "confidence"
+    ax: Axes,
+    table: pd.DataFrame,
+    *,
+    by: str | None = None,
+    kind: str = "confidence",
+    looks: Mapping[Any, tuple[str, str, Any]] | None = None,
 ) -> Axes:
     """Draw accuracy against confidence by bin, with the diagonal and the number of forecasts.
 
@@ -36,6 +41,7 @@ def reliability_diagram(
         table: From `reliability_table`; of several attributes pooled.
         by: Column that tells several tables apart, e.g. "condition"; they are drawn into one.
         kind: That of the table, for the axes' texts.
+        looks: Value of `by` -> colour, marker and line style, to keep them the same in all figures.
     """
     parts = [("", table)] if by is None else list(table.groupby(by, sort=False))
     if not parts or len(parts) > len(_LOOKS):
@@ -44,7 +50,8 @@ def reliability_diagram(
     strip = ax.inset_axes((0, 1.04, 1, 0.2), sharex=ax)
     ax.plot([low, 1], [low, 1], color="0.6", linewidth=0.8, zorder=0)
     most = 1.0
-    for (name, rows), (colour, marker, dashes) in zip(parts, _LOOKS, strict=False):
+    for (name, rows), usual in zip(parts, _LOOKS, strict=False):
+        colour, marker, dashes = (looks or {}).get(name, usual)
         if rows["bin"].duplicated().any():
             raise ValueError(
                 "table must have each bin once: use reliability_table(..., pooled=True), or name "

@@ -92,7 +92,8 @@ def measure(
         data: Examples of "train", "validation" and "test"; thresholds and the temperature are
             fitted on validation.
         settings: Of the study.
-        meaning: Names of "contexts" and "outputs", and the "group" of each context or None.
+        meaning: Names of "contexts" and "outputs", and the number ("group") and the name
+            ("group_names") of each context's group, or None.
         seed: Seed of the noise.
     """
     import pandas as pd
@@ -309,7 +310,9 @@ def _gains(
             found = group_structure(similarity, meaning["group"], permutations=2000, seed=seed)
             values |= {f"{what}_silhouette": found.silhouette, f"{what}_silhouette_p": found.p}
         long = similarity.rename_axis(index="a", columns="b").stack().rename("cosine")
-        tables.append(long.reset_index().assign(what=what))
+        group = dict(zip(meaning["contexts"], meaning["group_names"] or [], strict=False))
+        table = long.reset_index().assign(what=what)
+        tables.append(table.assign(group=[group.get(a, "") for a in table["a"]]))
     for name in ("gains", "couplings"):
         for column in (f"{name}_silhouette", f"{name}_silhouette_p", f"{name}_fidelity"):
             values.setdefault(column, math.nan)

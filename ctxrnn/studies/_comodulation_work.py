@@ -418,16 +418,18 @@ class _Base:
     def _meaning(self) -> dict[str, Any]:
         """Return what outputs and contexts are called, and the group of each context."""
         images, groups = self.stage.images, self.stage.images.groups
+        none = {"group": None, "group_names": None}
         if self.settings.classes:
             names = list(groups) if self.version == "V2" else ["all"]
-            return {"contexts": names, "outputs": list(images.label_names), "group": None}
+            return {"contexts": names, "outputs": list(images.label_names)} | none
         names = [images.label_names[a] for a in self.attributes]
         if self.version == "groups":
             held = [name for name, members in groups.items() if set(members) & set(self.attributes)]
-            return {"contexts": held, "outputs": names, "group": None}
+            return {"contexts": held, "outputs": names} | none
         number = {a: k for k, members in enumerate(groups.values()) for a in members}
-        group = [number[a] for a in self.attributes] if groups else None
-        return {"contexts": names, "outputs": names, "group": group}
+        group = [number[a] for a in self.attributes]
+        told = [list(groups)[k] for k in group]
+        return {"contexts": names, "outputs": names, "group": group, "group_names": told}
 
 
 class _Chosen:
