@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import math
 import zlib
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def read_idx(name: str, path: Path, axes: int, digest: str | None = None) -> np.
         )
     shape = tuple(int(size) for size in np.frombuffer(content[4:header], dtype=">u4"))
     values = np.frombuffer(content, dtype=np.uint8, offset=header)
-    if len(values) != np.prod(shape, dtype=object):
+    if len(values) != math.prod(shape):
         raise ValueError(
             f"{name}: {path} must hold {' x '.join(map(str, shape))} bytes, as its header says: "
             f"got {len(values)}; get it again"

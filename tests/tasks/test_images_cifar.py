@@ -46,6 +46,11 @@ def write_python3(path, content):
     path.write_bytes(pickle.dumps(content, protocol=4))
 
 
+def write_protocol_2(path, content):
+    # Bytes become a call of _codecs.encode.
+    path.write_bytes(pickle.dumps(content, protocol=2))
+
+
 def contents(seed=0):
     """What the three files hold: 400 images to train, 100 to test."""
     rng = np.random.default_rng(seed)
@@ -74,7 +79,7 @@ def read(root, **options):
     return image_set("cifar100", root, checksums=False, **({"validation": 100} | options))
 
 
-@pytest.mark.parametrize("writer", [write_python2, write_python3])
+@pytest.mark.parametrize("writer", [write_python2, write_protocol_2, write_python3])
 def test_every_value_comes_back(tmp_path, writer):
     files = contents()
     write(tmp_path, files, writer)
@@ -224,6 +229,18 @@ def test_mislabelled_files_are_refused(tmp_path, damage, message):
         read(tmp_path)
     assert str(caught.value).startswith("cifar100: ")
     assert "\n" not in str(caught.value)
+
+
+def test_a_class_in_two_superclasses_is_refused(tmp_path):
+    files = contents()
+    first, other = np.flatnonzero(COARSE_OF == 0)[0], np.flatnonzero(COARSE_OF == 1)[0]
+    for part in ("train", "test"):
+        # In place of a class of its own, superclass 1 gets one of superclass 0: still five each.
+        fine = np.array(files[part]["fine_labels"])
+        files[part]["fine_labels"] = np.where(fine == other, first, fine).tolist()
+    write(tmp_path, files)
+    with pytest.raises(ValueError, match="5 classes of its own: got 5 to 5, 99 classes in all"):
+        read(tmp_path)
 
 
 def test_damaged_and_missing_files_are_named(tmp_path):

@@ -129,6 +129,8 @@ def header(array, **changes):
             lambda a: header(a, count=TRAIN + 1),
             r"must hold 201 x 28 x 28 bytes, .*got 1568",
         ),
+        # The product is 2^64, which is 0 to a machine.
+        (IMAGES, lambda a: header(a[:0], count=2**31, height=2**31, width=4), "x 4 bytes.* got 0;"),
         (IMAGES, lambda a: header(a, width=27), r"must hold 200 x 28 x 27 bytes"),
         (IMAGES, lambda a: header(a, count=2**32 - 1, height=2**32 - 1), "must hold 4294967295 x"),
         (
@@ -168,10 +170,11 @@ def test_wrong_headers_and_counts_are_refused(tmp_path, packed, file, content, m
         lambda packed: packed[: len(packed) // 2],
         lambda packed: packed[:-6] + bytes([packed[-6] ^ 1]) + packed[-5:],
         lambda packed: packed[:40] + bytes(200) + packed[240:],
+        lambda packed: packed[:10] + b"\x07" + packed[11:],
         lambda packed: b"<html>not found</html>",
         lambda packed: packed[:5],
     ],
-    ids=["truncated", "checksum", "overwritten", "a page", "cut in the header"],
+    ids=["truncated", "checksum", "overwritten", "block type", "a page", "cut in the header"],
 )
 def test_damaged_gzip_files_are_named(tmp_path, damage):
     write(tmp_path, arrays())
