@@ -81,10 +81,12 @@ def test_wheel_holds_the_packages_and_nothing_else(wheel):
     for package, folder in listed_packages(ROOT).items():
         place = package.replace(".", "/")
         expected |= {f"{place}/{file.name}" for file in (ROOT / folder).glob("*.py")}
-    # Where there is a C compiler, the time loop for each instruction set.
-    compiled = {name for name in names if name.startswith("ctxrnn/_kernel_")}
-    assert names - compiled == expected
-    assert len(compiled) in ((1, 3) if shutil.which("cc") else (0, 1, 3))
+    # Where there is a C compiler, the time loop and the local layers for each instruction set.
+    prefixes = ("ctxrnn/_kernel_", "ctxrnn/comodulation/_local_")
+    compiled = [{name for name in names if name.startswith(prefix)} for prefix in prefixes]
+    assert names.difference(*compiled) == expected
+    for found in compiled:
+        assert len(found) in ((1, 3) if shutil.which("cc") else (0, 1, 3))
     assert {name.split("/")[0] for name in wheel.namelist()} == {
         "ctxrnn",
         f"ctxrnn-{version}.dist-info",
