@@ -145,7 +145,6 @@ def _decoders(
 
     rows = []
     first = test.stimulus.numpy() == 1
-    pairs = float(first.sum()) * float((~first).sum())
     for learning, labelled in learned:
         made = {}
         for trials in settings.trials:
@@ -156,12 +155,27 @@ def _decoders(
             made[trials, RIGHT_SIGNS] = make_count_decoder(GUIDED, model, sign=sign, coupling=w)
         margins = decoder_margins(model, list(made.values()), test)
         shares = decoder_accuracies(margins, test.stimulus).tolist()
-        ranks = stats.rankdata(margins.numpy(), axis=1)[:, first].sum(axis=1)
-        # Mann-Whitney: ties count half.
-        areas = (ranks - first.sum() * (first.sum() + 1) / 2) / pairs if pairs else ranks * np.nan
+        areas = areas_under_roc(margins.numpy(), first)
         for (trials, name), share, area in zip(made, shares, areas, strict=True):
             rows.append({"trials": trials, "decoder": name, "accuracy": share, "auc": area})
     return pd.DataFrame(rows).groupby(["trials", "decoder"], sort=False).mean().reset_index()
+
+
+def areas_under_roc(margins: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """Return the share of pairs of trials that each row orders rightly, ties half (Mann-Whitney).
+
+    Args:
+        margins: (decoder, trial).
+        first: Whether the stimulus is 1, (trial,).
+
+    Returns:
+        (decoder,); NaN where one of the stimuli is missing.
+    """
+    ones, others = float(first.sum()), float((~first).sum())
+    ranks = stats.rankdata(margins, axis=1)[:, first].sum(axis=1)
+    if not ones * others:
+        return np.full(len(margins), np.nan)
+    return np.asarray((ranks - ones * (ones + 1) / 2) / (ones * others))
 
 
 def _coupling(model: EncodingModel, trials: CountTrials) -> torch.Tensor:

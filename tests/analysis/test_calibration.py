@@ -67,6 +67,7 @@ def test_error_of_attributes_by_hand():
     # 0.5 belongs to the first bin and is right, since it decides for the attribute; 0.7 = 21 / 30
     # and 1 - 0.3 are the end of the sixth bin, one right, one wrong.
     assert first["count"].tolist() == [1, 0, 0, 0, 0, 2, *[0] * 9]
+    assert first["accuracy"].iloc[0] == 1
     assert (first["low"].iloc[0], first["high"].iloc[-1]) == (0.5, 1)
     own = 1 / 3 * 0.5 + 2 / 3 * abs(0.5 - 0.7)
     # 0.9 right, alone; 0.8 twice, one right.
@@ -189,6 +190,15 @@ def test_temperature_never_raises_the_loss(seed):
         found = fit_temperature(z, y)
         assert found.after <= found.before
         assert 1e-3 <= found.value <= 1e3 * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_loss_is_not_raised_where_the_temperature_is_one_already(seed):
+    z, y = binary_logits(50, 1, seed=seed)
+    scaled = fit_temperature(z, y).scale(z)
+    found = fit_temperature(scaled, y)
+    assert found.value == pytest.approx(1)
+    assert found.after <= found.before
 
 
 def test_temperatures_at_the_limits():

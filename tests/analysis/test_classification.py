@@ -126,8 +126,9 @@ def test_the_highest_of_equal_cuts_is_taken():
     assert tuned_thresholds(p, y) == pytest.approx([0.7])
 
 
-def test_neighbouring_numbers_are_told_apart():
-    low = 0.3
+@pytest.mark.parametrize("low", [0.3, np.nextafter(0.3, 1)])
+def test_neighbouring_numbers_are_told_apart(low):
+    # Halfway between neighbours rounds to the lower one for one of both.
     high = np.nextafter(low, 1)
     p, y = np.array([high, low]), np.array([1, 0])
     assert attribute_scores(p, y, tuned_thresholds(p, y)).f1 == pytest.approx([1], abs=2e-7)
