@@ -62,6 +62,8 @@ else:
     from .corruption import ou_noise as ou_noise
     from .crossings import CrossingComparison as CrossingComparison
     from .crossings import compare_crossings as compare_crossings
+    from .demixed import DemixedPCA as DemixedPCA
+    from .demixed import fit_dpca as fit_dpca
     from .dsa import DelayEmbedding as DelayEmbedding
     from .dsa import dsa_distance as dsa_distance
     from .dsa import dsa_embedding as dsa_embedding
@@ -84,6 +86,9 @@ else:
     from .linearisation import modes_of as modes_of
     from .linearisation import numerical_abscissa as numerical_abscissa
     from .linearisation import transient_growth as transient_growth
+    from .marginalisation import ConditionAverages as ConditionAverages
+    from .marginalisation import condition_averages as condition_averages
+    from .marginalisation import marginalise as marginalise
     from .packing import OptimisationGuard as OptimisationGuard
     from .packing import best_rate as best_rate
     from .packing import capacity as capacity
