@@ -34,8 +34,9 @@ class DelayEmbedding:
         delays: Number of states in one embedded state, in steps.
         rank: Number of singular vectors kept.
         errors: One row per pair tried: delays, rank, error (of predictions one step ahead, squared,
-            over that of predicting no change; mean over systems and folds), spread (its standard
-            error over folds).
+            over that of predicting no change; mean over systems and folds; above 1 where the rank
+            leaves out more of a state than changes in a step), spread (its standard error over
+            folds).
     """
 
     delays: int
@@ -85,13 +86,15 @@ def dsa_distance(
             transients, which differ between equal systems. None chooses as above; look at
             neighbouring ranks, too.
         measure: "angular" or "wasserstein".
-        starts: Random starting points of "angular"; about 0.02 s each for rank 10, the package's
-            own descent 1 s.
+        starts: Random starting points of "angular"; about 0.02 s each for rank 10 and 0.05 s for
+            20, the package's own descent 1 s.
         seed: Seed of the starts, and of the folds where delays or rank are chosen.
         device: Where the singular vectors are computed; the rest is done on the CPU.
 
     Returns:
-        Radians ("angular") or a distance in the complex plane of eigenvalues per time step.
+        Radians ("angular") or a distance in the complex plane of eigenvalues per time step. Where
+        a step is short beside the dynamics, A is near the identity and every distance small: only
+        distances at one time step compare.
 
     Raises:
         ImportError: If dsa-metric is not installed.
@@ -160,8 +163,9 @@ def dsa_embedding(
     the same times for all numbers of delays. Of the pairs whose error lies within one standard
     error of the smallest (Breiman et al. 1984, Classification and Regression Trees), or within
     `tolerance`, the one with the lowest rank, then with the fewest delays, is taken. A prediction
-    of the next step favours fast and large components. Since all directions kept count alike,
-    distances depend on the rank: report them at ranks around the one chosen, too.
+    of the next step favours fast and large components. Where the highest rank tried is chosen,
+    as for driven networks of many tasks, more would predict better. Since all directions kept count
+    alike, distances depend on the rank: report them at ranks around the one chosen, too.
 
     Args:
         by_name: System -> trajectories, as for `dsa_distance`, at least two trials each.
