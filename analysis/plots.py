@@ -20,6 +20,8 @@ from ._plots_comparison import choice_shares as choice_shares
 from ._plots_comparison import difference_key as difference_key
 from ._plots_comparison import difference_points as difference_points
 from ._plots_comparison import relation as relation
+from ._plots_demixed import demixed_component as demixed_component
+from ._plots_demixed import demixed_variance as demixed_variance
 from ._plots_dynamics import bifurcation_diagram as bifurcation_diagram
 from ._plots_dynamics import colours_of as colours_of
 from ._plots_dynamics import flow as flow
