@@ -4,6 +4,9 @@ The checksums of the real files are left out (checksums=False); everything else 
 data.
 """
 
+import os
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -149,9 +152,26 @@ def test_packed_images_are_the_same(own):
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"packed.npy is not a file of packed images .*delete it"):
         read(own, pack=path)
-    np.save(path, np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(ValueError, match=r"packed.npy is not a file of packed images"):
+
+
+class Payload:
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.mark),)
+
+
+def test_packed_images_of_another_set_or_pickles_are_refused(own):
+    path = own / "packed.npy"
+    np.save(path, np.roll(read(own).read(range(COUNT)).numpy(), 1, axis=0))
+    with pytest.raises(ValueError, match=r"packed.npy holds other images"):
         read(own, pack=path)
+    for written in (pickle.dumps, lambda value: np.array([value], dtype=object).dumps()):
+        path.write_bytes(written(Payload(own / "ran")))
+        with pytest.raises(ValueError, match=r"packed.npy is not a file of packed images"):
+            read(own, pack=path)
+        assert not (own / "ran").exists()
 
 
 def test_files_without_the_published_checksums_are_refused_or_called_a_stand_in(shared):
