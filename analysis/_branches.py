@@ -25,6 +25,8 @@ class Bifurcation:
         direction: (unit,), of norm 1: of a fold the mode that loses its stability, of a branch
             point the other branch, of a Hopf point the real part of the mode.
         frequency: Of the oscillation born at a Hopf point in Hz; 0 for others.
+        index: Number of unstable modes on the side of the branch that has fewer: 0 where a stable
+            point is born, lost or turned unstable.
     """
 
     kind: str
@@ -32,6 +34,7 @@ class Bifurcation:
     x: np.ndarray
     direction: np.ndarray
     frequency: float = 0.0
+    index: int = 0
 
 
 @dataclass(frozen=True)
@@ -121,12 +124,16 @@ class Branches:
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=names)
 
     def bifurcations(self) -> pd.DataFrame:
-        """Return one row per bifurcation: branch, kind, parameter, frequency."""
+        """Return one row per bifurcation: branch, kind, parameter, frequency, index."""
         import pandas as pd
 
         rows = [
-            {"branch": n, "kind": b.kind, "parameter": b.parameter, "frequency": b.frequency}
+            {
+                "branch": n, "kind": b.kind, "parameter": b.parameter, "frequency": b.frequency,
+                "index": b.index,
+            }
             for n, branch in enumerate(self.branches)
             for b in branch.bifurcations
-        ]
-        return pd.DataFrame(rows, columns=["branch", "kind", "parameter", "frequency"])
+        ]  # fmt: skip
+        names = ["branch", "kind", "parameter", "frequency", "index"]
+        return pd.DataFrame(rows, columns=names)

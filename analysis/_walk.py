@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+from scipy import linalg
+from scipy.optimize import brentq
 
 from ._branches import Bifurcation, Branch
 from .fields import VectorField
@@ -15,7 +19,25 @@ Path = Callable[[float], VectorField]
 """From the parameter to the vector field there, e.g. a `ContextPath`."""
 
 _DIFFERENCE = 1e-6
-_CORRECTIONS = 8
+_CORRECTIONS = 12
+# A correction that leaves more than this share of |R| is followed by one with new slopes.
+_FAST = 0.05
+# Least cosine of the angle by which a step, or a part of it, may turn.
+_STRAIGHT = 0.9
+# How sharply a bifurcation is located, in units of the state.
+_SHARP = 1e-9
+
+
+def _factorised(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the factors of a matrix for `lu_solve`; None if it is singular."""
+    if not np.isfinite(matrix).all():
+        return None
+    lu, pivots = linalg.lapack.dgetrf(matrix)[:2]
+    return (lu, pivots) if (lu.diagonal() != 0).all() else None
+
+
+class _NotThere(Exception):
+    """No point of the curve was found near a guess."""
 
 
 class Curve:
@@ -40,13 +62,15 @@ class Curve:
 
     def slopes(self, point: np.ndarray) -> np.ndarray:
         """Return [R_x R_p], (unit, unit + 1)."""
+        # The field at the point itself first: it is the one that was made last.
+        field = self.field(float(point[-1]))
+        x, place = field.checked(point[:-1], 0)
+        jacobian = field.jacobian(x, place)[0].cpu().numpy()
         up, down = point.copy(), point.copy()
         up[-1] += _DIFFERENCE
         down[-1] -= _DIFFERENCE
         by_parameter = (self.residual(up) - self.residual(down)) / (2 * _DIFFERENCE)
-        field = self.field(float(point[-1]))
-        x, place = field.checked(point[:-1], 0)
-        return np.column_stack([field.jacobian(x, place)[0].cpu().numpy(), by_parameter])
+        return np.column_stack([jacobian, by_parameter])
 
     def tangent(self, slopes: np.ndarray, along: np.ndarray) -> np.ndarray | None:
         """Return the unit tangent that points along a direction."""
@@ -61,7 +85,7 @@ class Curve:
     def corrected(self, guess: np.ndarray, along: np.ndarray) -> np.ndarray | None:
         """Return the point of the curve in the plane through a guess at right angles to `along`."""
         point, right = guess.copy(), np.zeros(len(guess))
-        size = np.inf
+        size, factors = np.inf, None
         for _ in range(_CORRECTIONS):
             residual = self.residual(point)
             before, size = size, float(np.linalg.norm(residual))
@@ -71,10 +95,12 @@ class Curve:
                 return None
             right[:-1] = -residual
             right[-1] = -float(along @ (point - guess))
-            try:
-                point = point + np.linalg.solve(np.vstack([self.slopes(point), along]), right)
-            except np.linalg.LinAlgError:
+            # The slopes of an earlier step serve as long as they lead on fast.
+            if factors is None or size > _FAST * before:
+                factors = _factorised(np.vstack([self.slopes(point), along]))
+            if factors is None:
                 return None
+            point = point + linalg.lu_solve(factors, right, check_finite=False)
         return point if np.linalg.norm(self.residual(point)) <= self.tolerance else None
 
     def settled(self, x: np.ndarray, p: float) -> np.ndarray | None:
@@ -92,10 +118,16 @@ class Curve:
 class _Place:
     """A point of the curve with what is tested there."""
 
+    curve: Curve
     point: np.ndarray
     tangent: np.ndarray
+    # Sign and logarithm of det [R_x R_p; tangent].
     crossing: float
-    spectrum: np.ndarray
+    size: float = 0.0
+
+    @cached_property
+    def spectrum(self) -> np.ndarray:
+        return self.curve.spectrum(self.point)
 
     @property
     def unstable(self) -> int:
@@ -147,8 +179,8 @@ class Walk:
         tangent = self.curve.tangent(slopes, along)
         if tangent is None:
             return None
-        sign, _ = np.linalg.slogdet(np.vstack([slopes, tangent]))
-        return _Place(point, tangent, float(sign), self.curve.spectrum(point))
+        sign, size = np.linalg.slogdet(np.vstack([slopes, tangent]))
+        return _Place(self.curve, point, tangent, float(sign), float(size))
 
     def _one(
         self, begin: np.ndarray, along: np.ndarray
@@ -156,7 +188,7 @@ class Walk:
         """Follow the curve in one direction: places, bifurcations, and why it ended."""
         first = self._place(begin, along)
         if first is None:
-            first = _Place(begin, along, 0.0, self.curve.spectrum(begin))
+            first = _Place(self.curve, begin, along, 0.0)
         events: list[Bifurcation] = []
         places, length = [first], self.step
         for number in range(self.steps):
@@ -197,7 +229,7 @@ class Walk:
         bend = float(place.tangent @ here.tangent)
         # A step that turns too far, or went too far aside, may have jumped to another branch.
         aside = float(np.linalg.norm(point - here.point - length * here.tangent))
-        return (place, bend) if bend > 0.9 and aside < length else None
+        return (place, bend) if bend > _STRAIGHT and aside < length else None
 
     def _at_bound(self, here: _Place, beyond: _Place) -> _Place | None:
         bound = self.bounds[0] if beyond.point[-1] < self.bounds[0] else self.bounds[1]
@@ -213,42 +245,60 @@ class Walk:
     def _events(self, a: _Place, b: _Place) -> list[Bifurcation]:
         """Return the bifurcations between two places, located."""
         found = []
+        index = min(a.unstable, b.unstable)
         if a.tangent[-1] * b.tangent[-1] < 0:
-            place = self._located(a, b, lambda place: place.tangent[-1])
-            found.append(_event("fold", place, place.tangent[:-1]))
+            place = self._located(a, b, lambda place: float(place.tangent[-1]))
+            found.append(_event("fold", place, place.tangent[:-1], index))
         if a.crossing * b.crossing < 0:
-            place = self._located(a, b, lambda place: place.crossing)
-            found.append(_event("branch point", place, self._other(place)))
+            largest = max(a.size, b.size)
+            place = self._located(a, b, lambda place: place.crossing * np.exp(place.size - largest))
+            found.append(_event("branch point", place, self._other(place), index))
         changed = b.unstable - a.unstable
         odd = sum(event.kind in ("fold", "branch point") for event in found)
         if changed and abs(changed) - odd >= 2:
-            middle = (a.unstable + b.unstable) / 2
-            place = self._located(a, b, lambda place: place.unstable - middle)
+            # Eigenvalues fall in their real parts: this one is that of the pair that crosses.
+            number = (a.unstable + b.unstable) // 2
+            place = self._located(a, b, lambda place: float(place.spectrum.real[number]))
             near = np.abs(place.spectrum.real) + 1e6 * (place.spectrum.imag == 0)
             value = place.spectrum[int(near.argmin())]
             if value.imag != 0:
                 mode = self._mode(place, value)
                 frequency = float(1000 * abs(value.imag) / (2 * np.pi))
-                found.append(_event("Hopf", place, mode, frequency))
+                found.append(_event("Hopf", place, mode, index, frequency))
         return found
 
     def _located(self, a: _Place, b: _Place, test: Callable[[_Place], float]) -> _Place:
-        """Bisect between two places until the test changes sign within the least step."""
+        """Find where a test changes its sign between two places (Brent 1973)."""
+        span = float(np.linalg.norm(b.point - a.point))
+        seen: dict[float, _Place] = {0.0: a, 1.0: b}
+
+        def tested(share: float) -> float:
+            if share not in seen:
+                guess = a.point + share * (b.point - a.point)
+                point = self.curve.corrected(guess, a.tangent)
+                place = None if point is None else self._place(point, a.tangent)
+                # Between two places the curve turns no further than from one to the other; a
+                # correction that turned went over to a branch that crosses.
+                if place is None or float(place.tangent @ a.tangent) < _STRAIGHT:
+                    raise _NotThere
+                seen[share] = place
+            return test(seen[share])
+
+        with contextlib.suppress(_NotThere):
+            return seen[brentq(tested, 0.0, 1.0, xtol=max(1e-12, _SHARP / span), rtol=1e-12)]
+        # Where branches cross corrections fail: halve what is left as far as they do not, then
+        # take the line between the ends.
         sign = np.sign(test(a))
-        low, high, span = 0.0, 1.0, float(np.linalg.norm(b.point - a.point))
-        best = b
-        while (high - low) * span > 1e-9 and high - low > 1e-12:
-            middle = (low + high) / 2
-            guess = a.point + middle * (b.point - a.point)
-            point = self.curve.corrected(guess, a.tangent)
-            place = None if point is None else self._place(point, a.tangent)
-            if place is None:
-                break
-            if np.sign(test(place)) == sign:
-                low = middle
-            else:
-                high, best = middle, place
-        return best
+        past = [share for share in seen if np.sign(test(seen[share])) != sign]
+        high = min(past)
+        low = max(share for share in seen if share < high)
+        with contextlib.suppress(_NotThere):
+            while (high - low) * span > _SHARP and high - low > 1e-12:
+                middle = (low + high) / 2
+                low, high = (middle, high) if np.sign(tested(middle)) == sign else (low, middle)
+        a, b = seen[low], seen[high]
+        share = test(a) / (test(a) - test(b))
+        return _Place(self.curve, a.point + share * (b.point - a.point), b.tangent, 0.0)
 
     def _other(self, place: _Place) -> np.ndarray:
         """Return the direction of the other branch: the null vector at right angles to this one."""
@@ -265,6 +315,9 @@ class Walk:
         return np.asarray(vectors[:, int(np.abs(values - value).argmin())].real)
 
 
-def _event(kind: str, place: _Place, direction: np.ndarray, frequency: float = 0.0) -> Bifurcation:
+def _event(
+    kind: str, place: _Place, direction: np.ndarray, index: int, frequency: float = 0.0
+) -> Bifurcation:
     norm = float(np.linalg.norm(direction)) or 1.0
-    return Bifurcation(kind, float(place.point[-1]), place.point[:-1], direction / norm, frequency)
+    parameter, x = float(place.point[-1]), place.point[:-1]
+    return Bifurcation(kind, parameter, x, direction / norm, frequency, index)

@@ -359,34 +359,30 @@ def _constant(values: Tensor, network: CTRNN, width: int | None, name: str) -> T
 def _distinct(weight: Tensor, conditions: int) -> tuple[Tensor, Tensor]:
     """Return the matrices that differ, (matrix, unit, unit), and which one each condition has."""
     if weight.ndim == 2:
-        return weight[None].clone(), torch.zeros(conditions, dtype=torch.long, device=weight.device)
+        weight = weight[None]
+    if len(weight) == 1:
+        return weight.clone(), torch.zeros(conditions, dtype=torch.long, device=weight.device)
     different, which = torch.unique(weight, dim=0, return_inverse=True)
     return different, which.expand(conditions).clone()
 
 
 def _labels(contexts: Contexts | None, stimuli: Tensor) -> dict[str, list[Any]]:
-    labels: dict[str, list[Any]] = {}
-    if contexts is not None:
-        pure = [
-            torch.equal(c, torch.eye(len(c), dtype=c.dtype, device=c.device)[int(c.argmax())])
-            for c in contexts.excitability
-        ]
-        labels["context"] = [
-            int(c.argmax()) if one and torch.equal(c, s) else np.nan
-            for c, s, one in zip(contexts.excitability, contexts.synaptic, pure, strict=True)
-        ]
-        labels["simplex"] = [
-            _on_simplex(c) and _on_simplex(s)
-            for c, s in zip(contexts.excitability, contexts.synaptic, strict=True)
-        ]
-    return labels
+    if contexts is None:
+        return {}
+    e, s = (part.cpu().numpy() for part in (contexts.excitability, contexts.synaptic))
+    pure = (e == np.eye(e.shape[1])[e.argmax(axis=1)]).all(axis=1) & (e == s).all(axis=1)
+    return {
+        "context": [int(c.argmax()) if one else np.nan for c, one in zip(e, pure, strict=True)],
+        "simplex": (_on_simplex(e) & _on_simplex(s)).tolist(),
+    }
 
 
-def _on_simplex(context: Tensor) -> bool:
-    """Whether a context is a mixture of the pure ones: no negative weight, and a sum of 1."""
+def _on_simplex(contexts: np.ndarray) -> np.ndarray:
+    """Whether each context is a mixture of the pure ones: no negative weight, and a sum of 1."""
     # Mixtures are often given in float32.
-    slack = len(context) * torch.finfo(torch.float32).eps
-    return bool(context.min() >= -slack and (context.sum() - 1).abs() <= slack)
+    slack = contexts.shape[1] * float(np.finfo(np.float32).eps)
+    inside = (contexts >= -slack).all(axis=1) & (np.abs(contexts.sum(axis=1) - 1) <= slack)
+    return np.asarray(inside)
 
 
 class FunctionField(VectorField):

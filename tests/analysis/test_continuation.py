@@ -59,8 +59,9 @@ def test_pitchfork_of_two_units_at_known_gain(gain):
     assert len(found) == 2
     assert [kind for kind, _ in kinds(found)] == ["pitchfork", "pitchfork"]
     for _, p in kinds(found):
-        assert p == pytest.approx(1 / gain, abs=1e-5)
+        assert p == pytest.approx(1 / gain, abs=1e-6)
     (event,) = found[0].bifurcations
+    assert event.index == 0
     assert np.abs(event.direction) == pytest.approx(np.full(2, np.sqrt(0.5)), abs=1e-6)
     root = optimize.brentq(lambda x: 2 * np.tanh(x) - x, 1, 3)
     assert np.sort(found[1].x[[0, -1], 0]) == pytest.approx([-root, root], abs=1e-8)
@@ -70,6 +71,24 @@ def test_pitchfork_of_two_units_at_known_gain(gain):
         path, np.zeros((1, 2)), search=[0.0], bounds=(0.0, 2 / gain), switch=False
     )
     assert [kind for kind, _ in kinds(alone)] == ["branch point"]
+
+
+@pytest.mark.parametrize("others", [-1.0, 1.0])
+def test_index_of_a_fold_counts_the_modes_that_are_unstable_on_both_sides(others):
+    """Beside p + x - x^3 / 3 = 0 a second state y decays or grows by itself."""
+
+    def path(p):
+        def flow(z):
+            x, y = z.T
+            return torch.stack([p + x - x**3 / 3, others * y], dim=1)
+
+        return FunctionField(flow, 2)
+
+    starts = np.column_stack([STARTS, np.zeros(len(STARTS))])
+    found = follow_fixed_points(path, starts, bounds=(-2, 2))
+    table = found.bifurcations()
+    assert table["kind"].tolist() == ["fold", "fold"]
+    assert table["index"].tolist() == [int(others > 0)] * 2
 
 
 def test_transcritical_branches_cross():
