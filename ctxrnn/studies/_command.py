@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -59,6 +60,9 @@ def _study_command(name: str, found: Recipe | None) -> click.Command:
             ["--dry-run"], is_flag=True, help="Print the cells, the time and the memory; run none."
         ),
     ]  # fmt: skip
+    if found is not None and hasattr(found.settings(default), "data_dir"):
+        told = "Folder of the data set (docs/images.md).  [default: the usual place]"
+        options.insert(2, click.Option(["--data"], metavar="DIR", help=told))
     epilog = f"Example: ctxrnn study {name} --scale smoke --out results/first"
     return _StudyCommand(
         name, params=options, help=summary, epilog=epilog, found=found,
@@ -92,7 +96,10 @@ class _StudyCommand(click.Command):
         gpus: float,
         workers: int | None,
         dry_run: bool,
+        data: str | None = None,
     ) -> None:
+        if data is not None:
+            assignments = (*assignments, f"data_dir={json.dumps(data)}")
         chosen = study(self.study_name, scale, assignments)
         if dry_run:
             chosen.check_device(executor)

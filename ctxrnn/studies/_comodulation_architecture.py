@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ctxrnn.comodulation import EncoderConfig, PretrainConfig, TuningConfig
 from ctxrnn.studies._comodulation import comodulation
-from ctxrnn.studies._comodulation_settings import FEW_STEPS, ComodulationSettings, Rates
+from ctxrnn.studies._comodulation_settings import FEW_STEPS, ONE_RATE, ComodulationSettings
 from ctxrnn.studies._recipes import Recipe
 from ctxrnn.studies._study import Study
 
@@ -31,7 +31,7 @@ RECIPE = Recipe(
             options=("images=900", "size=16"),
             versions=("V1",),
             conditions=ARMS,
-            rates=Rates((1e-2,), (1e-3,), (1e-3,), (1e-5,)),
+            rates=ONE_RATE,
             seeds=2,
             head_epochs=(2,),
             layers=("layer1", "layer2"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ctxrnn.comodulation import EncoderConfig, PretrainConfig, TuningConfig
 from ctxrnn.studies._comodulation import comodulation
-from ctxrnn.studies._comodulation_settings import FEW_STEPS, ComodulationSettings
+from ctxrnn.studies._comodulation_settings import FEW_STEPS, ONE_RATE, ComodulationSettings
 from ctxrnn.studies._recipes import Recipe
 from ctxrnn.studies._study import Study
 
@@ -29,6 +29,7 @@ RECIPE = Recipe(
         "smoke": ComodulationSettings(
             data="hier-textures",
             options=("images=900", "size=16"),
+            rates=ONE_RATE,
             versions=("V1", "V2"),
             joint=("attention", "comod"),
             seeds=2,

@@ -61,6 +61,8 @@ class Rates:
 
 FEW_STEPS = Rates((1e-2, 3e-2, 1e-1), (1e-3, 3e-3, 1e-2), (1e-3, 3e-3, 1e-2), (3e-4, 1e-3, 3e-3))
 """Of small networks and sets, tuned in some hundred steps."""
+ONE_RATE = Rates((1e-2,), (3e-3,), (3e-3,), (1e-3,))
+"""To try things out."""
 
 
 @dataclass(frozen=True)

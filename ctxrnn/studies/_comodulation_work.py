@@ -98,7 +98,7 @@ def stage_of(settings: ComodulationSettings) -> Stage:
         )
     rows = dict(images.splits)
     if settings.most_train is not None:
-        # The first ones: a split is in random order, and the probe set is its beginning.
+        # The first ones, among which is the probe set.
         rows["train"] = rows["train"][: settings.most_train]
     return Stage(images, rows, _held_out(settings, images, rows["train"]))
 
@@ -125,6 +125,8 @@ class Comodulation:
     Args:
         settings: Of the study.
     """
+
+    additive = True
 
     def __init__(self, settings: ComodulationSettings) -> None:
         self.settings = settings
@@ -279,12 +281,17 @@ class FirstStage:
             network.load_state_dict(state)
             notes = {
                 "identity": self.identity, "epoch": found.epochs[length], "untrained": before,
-                "history": [row for row in found.history if row["epoch"] <= length],
+                "history": [_timeless(row) for row in found.history if row["epoch"] <= length],
                 "weights": encoder.weights or "random",
             }  # fmt: skip
             save_network(network, self.desk.path(self.files[length]), notes=as_json(notes))
             self.desk.keep(self.files[length])
         path.unlink(missing_ok=True)
+
+
+def _timeless(row: Mapping[str, float]) -> dict[str, float]:
+    """Leave out what differs from run to run."""
+    return {name: value for name, value in row.items() if name != "images_per_second"}
 
 
 class _Base:

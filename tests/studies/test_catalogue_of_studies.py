@@ -27,7 +27,22 @@ FIGURES = {
     "synergy": {"synergy", "contributions"},
     "timescales": {"maps", "recovery", "comparisons"},
     "comodulation-encoding": {"couplings", "variance", "accuracy", "auc"},
-}
+    "comodulation-celeba": {
+        "model", "lengths",
+        *(f"{kind}-E{length}" for kind in ("conditions", "curves", "gains", "likeness",
+                                           "reliability") for length in (1, 2)),
+    },
+    "comodulation-cifar": {
+        "model",
+        *(f"{kind}-{version}" for kind in ("conditions", "curves", "gains", "reliability")
+          for version in ("V1", "V2")),
+        "likeness-V2",
+    },
+    "comodulation-architecture": {"model", "architecture"},
+}  # fmt: skip
+COMODULATION = {
+    "history", "reliability", "selected", "rates", "curves", "comparisons", "claims"
+}  # fmt: skip
 TABLES = {
     "learning": {"variants"},
     "ambiguity": {"curves", "choices", "crossings", "networks", "passing", "comparisons"},
@@ -44,6 +59,9 @@ TABLES = {
         "ratios",
         "comparisons",
     },
+    "comodulation-celeba": {*COMODULATION, "attributes", "similarity"},
+    "comodulation-cifar": {*COMODULATION, "similarity"},
+    "comodulation-architecture": COMODULATION,
 }
 
 
