@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ctxrnn.studies._analyse_demixed import demixed
 from ctxrnn.studies._analyse_geometry import geometry, vector_fields
 from ctxrnn.studies._analyse_points import continuation, fixed_points, trajectories
 from ctxrnn.studies._analyse_units import accuracy, units, weights
@@ -19,6 +20,7 @@ PARTS: tuple[tuple[str, Callable[[View], Part], bool], ...] = (
     ("trajectories", trajectories, False),
     ("continuation", continuation, True),
     ("geometry", geometry, False),
+    ("demixed", demixed, True),
     ("vector_field", vector_fields, True),
     ("units", units, False),
     ("weights", weights, True),
