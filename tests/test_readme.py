@@ -62,3 +62,13 @@ def test_the_snippet_on_dynamics_runs_as_it_stands(tmp_path, monkeypatch, capsys
     assert math.isclose(table.loc["slow", "fast"], expected, abs_tol=1e-6)
     assert f"{expected:.2f} from both" in similarity
     assert (tmp_path / "similarity.png").stat().st_size > 0
+
+
+def test_the_snippet_on_comodulation_runs_as_it_stands(capsys):
+    (snippet,) = snippets(README.parent / "docs" / "comodulation.md")
+    scope = {}
+    exec(compile(snippet, "comodulation.md", "exec"), scope)
+    printed = capsys.readouterr().out
+    assert "attention {" in printed
+    assert "comod {" in printed
+    assert (scope["tuned"].gain.mean(dim=1) - 1).abs().max() < 1e-9
