@@ -454,3 +454,16 @@ def test_features_stay_where_they_are_wanted(tmp_path):
     kept = list((tmp_path / "out" / "features").glob("*.npy"))
     assert len(kept) == 3
     shutil.rmtree(tmp_path / "out" / "features")
+
+
+def test_the_command_takes_a_folder_of_data(tmp_path, capsys):
+    from ctxrnn._cli import main
+
+    arguments = ["study", "comodulation-cifar", "--dry-run", "--data", str(tmp_path / "12")]
+    assert main(arguments) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: fashion-mnist: missing train-images-idx3-ubyte.gz")
+    assert str(tmp_path / "12") in told
+    # Studies without data have no such option.
+    assert main(["study", "learning", "--dry-run", "--data", str(tmp_path)]) == 2
+    assert "No such option" in capsys.readouterr().err
