@@ -54,6 +54,7 @@ _PLACES = {
     "synergy": "ctxrnn.studies._synergy",
     "timescales": "ctxrnn.studies._timescales",
     "comodulation-encoding": "ctxrnn.studies._comodulation_encoding",
+    "comodulation-fewshot": "ctxrnn.studies._comodulation_fewshot",
     "comodulation-celeba": "ctxrnn.studies._comodulation_celeba",
     "comodulation-cifar": "ctxrnn.studies._comodulation_cifar",
     "comodulation-architecture": "ctxrnn.studies._comodulation_architecture",

@@ -27,6 +27,7 @@ FIGURES = {
     "synergy": {"synergy", "contributions"},
     "timescales": {"maps", "recovery", "comparisons"},
     "comodulation-encoding": {"couplings", "variance", "accuracy", "auc"},
+    "comodulation-fewshot": {"accuracy", "tasks", "differences"},
     "comodulation-celeba": {
         "model", "lengths",
         *(f"{kind}-E{length}" for kind in ("conditions", "curves", "gains", "likeness",
@@ -50,6 +51,7 @@ TABLES = {
     "load": {"ambiguity", "networks", "capacity", "relation", "comparisons"},
     "synergy": {"ambiguity", "conflict", "comparisons", "contributions"},
     "timescales": {"switch", "noise", "latency", "maps", "comparisons"},
+    "comodulation-fewshot": {"curves", "tasks", "displays", "comparisons", "verdicts"},
     "comodulation-encoding": {
         "decoders",
         "estimates",

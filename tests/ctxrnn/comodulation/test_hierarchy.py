@@ -202,6 +202,58 @@ def test_compiled_layers_equal_those_in_torch(monkeypatch, images, shared, below
         assert (mine - other).abs().max() < 17 * 2**-23 * 20
 
 
+def test_compiled_passes_equal_those_in_torch(monkeypatch):
+    weights = drawn(scale=20.0, dtype=torch.float32)
+    shown = drives(SMALL, 3, networks=5, dtype=torch.float32)
+    generator = make_generator(4)
+    labels = torch.randint(10, (5, 3), generator=generator)
+    theta = 1 + 0.2 * torch.randn(5, *SMALL.shape, generator=generator)
+    gain = torch.rand(5, SMALL.sizes[2], generator=generator)
+    smoothing = Smoothing(SMALL)
+    c = smoothing.couplings(theta)
+    m = 0.1 * torch.randn(5, 50, generator=generator, dtype=torch.float64)
+
+    def passes(nodes):
+        return (
+            coupling_gradient(weights, smoothing, theta, gain, shown, labels),
+            genuine_covariance(weights, shown, c, *covariance_weights(m, nodes), 0.01),
+            log_probabilities(weights, shown.flatten(0, 1), gain[0], c[0].exp()),
+            log_probabilities(weights, shown[0]),
+        )
+
+    # Seven nodes and fifteen images: blocks of four, and what is left.
+    found = passes(7)
+    monkeypatch.setattr(_local, "library", lambda: None)
+    for mine, other in zip(found, passes(7), strict=True):
+        assert other.abs().max() > 1e-3
+        # Sums over up to 7,840 terms of either sign in another order.
+        assert (mine - other).abs().max() < 100 * 2**-23 * float(other.abs().max())
+
+
+def test_noise_pass_of_a_stack_is_the_covariance_of_its_own_draws():
+    stack = stack_of("couplings", [], [Member(k, arm) for arm in ("images", None) for k in (0, 2)])
+    stack.epoch()
+    gain, tau, theta = stack.gain.clone(), stack.tau, stack.optimiser.values
+    draws = 0.1 * torch.randn(3, 50, generator=make_generator(8), dtype=torch.float64)
+    shown = stack.examples.train[stack.tasks, 1]
+    stack.measure(shown, draws, *covariance_weights(draws, 4))
+    assert stack.tau == tau + 1 == 5
+    c = stack.smoothing.couplings(theta)
+    for place, task in ((0, 0), (1, 2)):
+        m = draws[task].float()
+        # Each image with each draw; what images differ in is not the modulator's.
+        seen = modulated(shown[place][:, None], c[place], m[:, None, None, None], 0.01)
+        h = hidden(stack.weights, seen).h2.flatten(2)
+        h = h - h.mean(1, keepdim=True)
+        q = torch.einsum("btu,t->u", h, m - m.mean()).clamp_min(0) / 100
+        expected = (tau * gain[place] + q / q.mean()) / (tau + 1)
+        expected = expected / expected.mean()
+        # Four nodes in place of fifty draws, of which this is one pass in five.
+        assert (stack.gain[place] - expected).abs().max() < 0.02 * expected.max()
+        assert (stack.gain[place] - gain[place]).abs().max() > 0.05
+    assert torch.equal(stack.gain[2:], torch.ones_like(stack.gain[2:]))
+
+
 def test_compiled_adam_is_torchs(monkeypatch):
     generator = make_generator(0)
     start, slopes = (
