@@ -9,13 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from ctxrnn.comodulation.hierarchy import NoisePass
 from ctxrnn.studies._common import comparison_row, comparison_table, network_interval, sentence
+from ctxrnn.studies._comodulation_fewshot_networks import task_of
+from ctxrnn.studies._comodulation_fewshot_settings import STOCHASTIC, FewshotSettings
 from ctxrnn.studies._comodulation_fewshot_verdict import DIGITISED, cause, verdict
-from ctxrnn.studies._comodulation_fewshot_work import (
-    STOCHASTIC,
-    FewshotSettings,
-    FewshotWork,
-    task_of,
-)
+from ctxrnn.studies._comodulation_fewshot_work import FewshotWork
 from ctxrnn.studies._configured import to_dict
 from ctxrnn.studies._recipes import Recipe
 from ctxrnn.studies._results import Tables

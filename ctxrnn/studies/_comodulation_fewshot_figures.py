@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ctxrnn.analysis import plots
+from ctxrnn.studies._comodulation_fewshot_settings import MODES, STOCHASTIC, TASKS
 from ctxrnn.studies._comodulation_fewshot_verdict import READING_ERROR
-from ctxrnn.studies._comodulation_fewshot_work import MODES, STOCHASTIC, TASKS
 from ctxrnn.studies._study_figures import letters
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ctxrnn.studies._comodulation_fewshot_work import STOCHASTIC
+from ctxrnn.studies._comodulation_fewshot_settings import STOCHASTIC
 
 DIGITISED: Mapping[int, Mapping[str, float]] = {
     100: {"stoch": 75, "gain": 60, "weights": 54, "decoder": 54},

@@ -8,8 +8,8 @@ import pytest
 
 from ctxrnn.studies import study
 from ctxrnn.studies._comodulation_fewshot import RECIPE
+from ctxrnn.studies._comodulation_fewshot_settings import MODES, STOCHASTIC, FewshotSettings
 from ctxrnn.studies._comodulation_fewshot_verdict import DIGITISED, cause, verdict
-from ctxrnn.studies._comodulation_fewshot_work import MODES, STOCHASTIC, FewshotSettings
 from ctxrnn.studies._configured import changed, from_dict, to_dict
 
 PUBLISHED = {
