@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
 from scipy import linalg
 from scipy.optimize import brentq
 
@@ -36,6 +37,12 @@ def _factorised(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     return (lu, pivots) if (lu.diagonal() != 0).all() else None
 
 
+def _state(point: np.ndarray, field: VectorField) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the state of a point, (1, unit), and its condition, (1,)."""
+    x = torch.as_tensor(point[None, :-1], dtype=torch.float64, device=field.device)
+    return x, torch.zeros(1, dtype=torch.long, device=field.device)
+
+
 class _NotThere(Exception):
     """No point of the curve was found near a guess."""
 
@@ -57,15 +64,13 @@ class Curve:
 
     def residual(self, point: np.ndarray) -> np.ndarray:
         field = self.field(float(point[-1]))
-        x, place = field.checked(point[:-1], 0)
-        return np.asarray(field.residual(x, place)[0].cpu().numpy())
+        return np.asarray(field.residual(*_state(point, field))[0].cpu().numpy())
 
     def slopes(self, point: np.ndarray) -> np.ndarray:
         """Return [R_x R_p], (unit, unit + 1)."""
         # The field at the point itself first: it is the one that was made last.
         field = self.field(float(point[-1]))
-        x, place = field.checked(point[:-1], 0)
-        jacobian = field.jacobian(x, place)[0].cpu().numpy()
+        jacobian = field.jacobian(*_state(point, field))[0].cpu().numpy()
         up, down = point.copy(), point.copy()
         up[-1] += _DIFFERENCE
         down[-1] -= _DIFFERENCE

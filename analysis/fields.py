@@ -7,6 +7,7 @@ float64 from a copy of the network, which is left as it is.
 from __future__ import annotations
 
 import copy
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -199,7 +200,12 @@ class NetworkField(VectorField):
                 None if value is None else value.expand(self.conditions, -1).contiguous()
                 for value in (circuit.gain, circuit.threshold)
             )
-        self.labels = _labels(contexts, stimuli)
+        self._given = contexts
+
+    @functools.cached_property
+    def labels(self) -> dict[str, list[Any]]:  # type: ignore[override]
+        """The contexts, as `vector_field` tells them."""
+        return _labels(self._given)
 
     def coarse(self) -> VectorField:
         """Return the same field in single precision."""
@@ -366,7 +372,7 @@ def _distinct(weight: Tensor, conditions: int) -> tuple[Tensor, Tensor]:
     return different, which.expand(conditions).clone()
 
 
-def _labels(contexts: Contexts | None, stimuli: Tensor) -> dict[str, list[Any]]:
+def _labels(contexts: Contexts | None) -> dict[str, list[Any]]:
     if contexts is None:
         return {}
     e, s = (part.cpu().numpy() for part in (contexts.excitability, contexts.synaptic))
