@@ -26,6 +26,8 @@ _ENOUGH, _PATIENCE = 0.3, 5
 _BRIEF = 2
 # Starts that are searched first, and by how much |R| must fall in a step with a root's Jacobian.
 _FIRST, _FALL, _APART = 64, 0.5, 1e-3
+# Newton steps to states so many times larger than those that they began from lead nowhere.
+_FAR = 1e3
 # A Jacobian whose condition number is above this is singular but for rounding.
 _SINGULAR = 1e11
 CONVERGED, STATIONARY, DIVERGED, UNFINISHED = range(4)
@@ -39,7 +41,7 @@ class Limits:
         tolerance: |R| of a root.
         slow: |R| of a slow point.
         iterations: Most Newton or Levenberg-Marquardt steps of a start.
-        reach: A state farther than this from the origin has diverged.
+        reach: A flow that is farther than this from the origin has diverged.
     """
 
     tolerance: float
@@ -56,7 +58,8 @@ class Descent:
         x: Last states, (start, unit).
         size: |R| there, (start,).
         state: CONVERGED (|R| below the tolerance), STATIONARY (a minimum of q = |R|^2 / 2 that is
-            no root), DIVERGED (left all bounds) or UNFINISHED (out of iterations), (start,).
+            no root), DIVERGED (left all bounds: those of Newton steps, or those of the flow) or
+            UNFINISHED (out of iterations), (start,).
         iterations: Number of them, (start,).
     """
 
@@ -117,6 +120,9 @@ def descend(
     found = unfinished(x)
     block = max(1, int(_MEMORY // (8 * system.units**2)))
     known = Roots(system) if known is None else known
+    # Far states may be those that the flow has led to, so that steps have bounds of their own.
+    own = _FAR * (1.0 + float(x.norm(dim=-1).max())) if len(x) else 0.0
+    limits = dataclasses.replace(limits, reach=own)
     brief = dataclasses.replace(limits, iterations=min(_BRIEF, limits.iterations))
     # A few starts first: many of the others end at the same roots.
     sizes = [min(_FIRST, block)] + [block] * (len(x) // block + 1)

@@ -28,6 +28,9 @@ _HORIZON, _STEPS = 100.0, 400
 _ERROR, _LONGEST = 1e-2, 1.5
 # A speed below this is lost in the rounding of single precision.
 _COARSE = 1e-3
+# Beyond so many times the largest start a flow that grows by this share in a time constant is
+# followed until it leaves all bounds or slows down, however long that takes.
+_LARGE, _GROWTH = 10.0, 1e-2
 # In units of `slow`: a state this calm is near a root or a slow point.
 _CALM = 10.0
 
@@ -57,7 +60,8 @@ def search(
     """Take every start to a root, a slow point, or infinity.
 
     1. Damped Newton steps, which find roots whether they are stable or not.
-    2. Starts that those do not help follow the flow dx/ds = R(x). Where it becomes calm, Newton
+    2. Starts that those do not help, or take away from all states that the search began from,
+       follow the flow dx/ds = R(x). Where it becomes calm, Newton
        and Levenberg-Marquardt steps lead to the root or the slow point that is there; where it
        goes on to the end of its time, Newton steps are tried again from there.
 
@@ -69,6 +73,11 @@ def search(
         known: Roots found before; those found now are added if there were none.
     """
     found = descend(field, x, condition, limits, known=known)
+    # That Newton steps went away tells nothing about where the flow goes.
+    lost = found.state == DIVERGED
+    if lost.any():
+        found.x[lost], found.state[lost] = x[lost], UNFINISHED
+        found.size[lost] = field.residual(x[lost], condition[lost]).norm(dim=-1)
     # A calm start is at what it is near to.
     calm = _open(found) & (found.size <= _CALM * limits.slow)
     _again(field, found, calm, found.x[calm], condition, limits, known, minima=True)
@@ -140,12 +149,16 @@ def follow_flow(field: VectorField, x: Tensor, condition: Tensor, limits: Limits
     weight = torch.zeros_like(time)
     step = torch.full_like(time, 1.0 if field.discrete else 0.1)
     r, length = field.residual(x, condition), x.norm(dim=-1)
+    large = _LARGE * (1 + float(length.max()))
     for _ in range(_STEPS):
         size = r.norm(dim=-1)
         closer = size < found.size[rows]
         found.nearest[rows[closer]], found.size[rows[closer]] = x[closer], size[closer]
         away = ~torch.isfinite(size) | (length > limits.reach)
-        going = ~away & (size > limits.slow) & (time < _HORIZON)
+        going = ~away & (size > limits.slow)
+        if (late := time >= _HORIZON).any():
+            growing = (x * r).sum(-1) > _GROWTH * length.square()
+            going &= ~late | (growing & (length > large))
         if not going.all():
             found.x[rows], found.diverged[rows] = x, away
             rows, condition, x, r = rows[going], condition[going], x[going], r[going]

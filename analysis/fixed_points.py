@@ -192,6 +192,7 @@ def find_fixed_points(
     outlier: float = 10.0,
     marginal: float = 1e-3,
     iterations: int = 200,
+    reach: float = 1e6,
     method: str = "auto",
 ) -> FixedPoints:
     """Find fixed points and slow points, from every start in every condition.
@@ -199,10 +200,10 @@ def find_fixed_points(
     From each start damped Newton steps with the exact Jacobian in float64 lead to a root of R,
     whether stable or not. A start that they do not help follows the flow dx/ds = R(x) instead:
     where that becomes calm, Newton and Levenberg-Marquardt steps lead to the root or to the
-    minimum of q = |R|^2 / 2 (a slow point) there. It has diverged if the flow leaves all bounds,
-    and stalled if the flow comes to no point, as on a cycle. Saddles between attractors are seldom
-    visited: after the search from the starts Newton steps are taken from the midpoints between
-    the points found, `between` times.
+    minimum of q = |R|^2 / 2 (a slow point) there. It has diverged if the flow leaves all bounds
+    (`reach`), wherever Newton steps went, and stalled if the flow comes to no point, as on a cycle.
+    Saddles between attractors are seldom visited: after the search from the starts Newton steps
+    are taken from the midpoints between the points found, `between` times.
 
     Two ends of one condition are the same point if their distance is below `unique`; the point is
     then the end with the smallest speed.
@@ -222,6 +223,8 @@ def find_fixed_points(
         outlier: Distance from the starts' mean, in mean distances of starts, of outliers.
         marginal: |Re lambda| tau below which a mode neither grows nor decays.
         iterations: At most so many for each start.
+        reach: A start has diverged when its flow is farther from the origin than this times
+            1 + the largest |start|. Raise it for a bounded system of wider states.
         method: "newton" (Jacobians), "krylov" (none: for fields too large to hold one, start after
             start by SciPy's Newton-Krylov method; slow points are then the calmest states of the
             flow), or "auto", which takes the second above 4,000 units.
@@ -230,7 +233,8 @@ def find_fixed_points(
         ValueError: If there is no start, shapes do not fit, numbers are not finite, contexts or
             inputs vary in time, or an argument is out of range.
     """
-    for name, value in (("tolerance", tolerance), ("unique", unique), ("outlier", outlier)):
+    positive = {"tolerance": tolerance, "unique": unique, "outlier": outlier, "reach": reach}
+    for name, value in positive.items():
         check_positive(name, value)
     check_not_negative("slow", slow)
     check_not_negative("marginal", marginal)
@@ -240,8 +244,8 @@ def find_fixed_points(
         raise unknown_name("method", method, METHODS)
     field = vector_field(system, context, inputs)
     x, condition = _starts(field, starts)
-    reach = 1e3 * (1.0 + float(x.norm(dim=-1).max()))
-    limits = Limits(tolerance, slow, iterations, reach)
+    bound = reach * (1.0 + float(x.norm(dim=-1).max()))
+    limits = Limits(tolerance, slow, iterations, bound)
     large = method == "krylov" or (method == "auto" and field.units > _LARGE)
     found = _Found(field, unique, slow)
     known = Roots(field)

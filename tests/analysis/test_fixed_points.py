@@ -254,12 +254,47 @@ def test_starts_whose_flow_comes_to_no_point_are_stalled():
 
 
 def test_starts_that_diverge_are_told():
-    """1 / (1 + x^2) has no root, and Newton steps lead away for ever."""
+    """1 + x^2 has no root and leaves all bounds at a finite time, 1 + x / 50 late."""
+    for function in (lambda x: 1 + x**2, lambda x: 1 + 0.02 * x.clamp(min=0)):
+        starts = np.array([[0.5], [1.0], [-2.0]])
+        found = find_fixed_points(FunctionField(function, 1), starts=starts, slow=0.0)
+        assert found.starts["end"].tolist() == ["diverged"] * 3
+        assert found.starts["point"].tolist() == [-1] * 3
+        assert len(found) == 0
+
+
+def test_a_start_has_not_diverged_because_newton_steps_went_away():
+    """1 / (1 + x^2): Newton steps lead away for ever, the flow is at 6.7 after 100 time units."""
     field = FunctionField(lambda x: 1 / (1 + x**2), 1)
     found = find_fixed_points(field, starts=np.array([[0.5], [1.0], [-2.0]]), slow=0.0)
-    assert found.starts["end"].tolist() == ["diverged"] * 3
-    assert found.starts["point"].tolist() == [-1] * 3
-    assert len(found) == 0
+    assert found.starts["end"].tolist() == ["stalled"] * 3
+
+
+@pytest.mark.parametrize(
+    ("function", "starts", "root"),
+    [
+        (lambda x: 3000 * torch.tanh(x / 1000 + 0.5) - x, [0.0], None),
+        (lambda x: 3000 * torch.sigmoid((x - 1) * 3) - x, [0.9, 1.5], 3000.0),
+        (lambda x: -x / (1 + x**2) ** 2, [2.0, 3.0], 0.0),
+    ],
+)
+def test_bounded_flows_are_followed_however_far_newton_steps_go(function, starts, root):
+    found = find_fixed_points(FunctionField(function, 1), starts=np.array(starts)[:, None])
+    if root is None:
+        root = optimize.brentq(lambda x: 3000 * np.tanh(x / 1000 + 0.5) - x, 100, 3100)
+    assert set(found.starts["end"]) == {"fixed"}
+    stable = found.select(found.stable)
+    assert stable.x == pytest.approx(np.array([[root]]), abs=1e-9)
+    assert stable.count.tolist() == [len(starts)]
+
+
+def test_reach_bounds_the_flow():
+    field = FunctionField(lambda x: 1e8 * torch.tanh(x / 1e7 + 0.5) - x, 1)
+    ends = [
+        find_fixed_points(field, starts=[[0.0]], tolerance=1e-6, **more).starts["end"].tolist()
+        for more in ({}, {"reach": 1e9})
+    ]
+    assert ends == [["diverged"], ["fixed"]]
 
 
 @pytest.mark.parametrize("form", ["current", "rate"])
