@@ -188,7 +188,7 @@ RECIPE = Recipe(
             samples=(8, 12), seeds=2, epochs=2, first_epochs=2, pretrain_images=128,
             refit_images=128, task_images=24, test_images=24, noise=NoisePass(draws=50, nodes=3),
         ),
-        "quick": FewshotSettings(patience=100, first_patience=100),
+        "quick": FewshotSettings(first_patience=100),
         "paper": FewshotSettings(samples=tuple(range(10, 301, 10)), seeds=10),
     },
 )  # fmt: skip

@@ -1,6 +1,7 @@
 """The hierarchical network against dense matrices, autograd, differences and closed forms."""
 
 import math
+import shutil
 
 import pytest
 import torch
@@ -181,6 +182,14 @@ def test_gain_is_the_equation_and_may_precede_the_rectification():
     by_hand = torch.exp(responses + 0.7 * c - 0.5 * 0.01 * c**2)
     found = modulated(drive_of(responses, exponential=True), c, 0.7, 0.01)
     assert (found / by_hand - 1).abs().max() < 1e-14
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+def test_the_compiled_layers_are_there_where_there_is_a_compiler(monkeypatch):
+    monkeypatch.delenv("CTXRNN_KERNEL", raising=False)
+    assert _local.library.__wrapped__() is not None, "run `pip install -e .` again"
+    monkeypatch.setenv("CTXRNN_KERNEL", "off")
+    assert _local.library.__wrapped__() is None
 
 
 @pytest.mark.parametrize("images", [1, 2, 3, 7])
