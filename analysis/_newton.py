@@ -30,7 +30,7 @@ _FIRST, _FALL, _APART = 64, 0.5, 1e-3
 _FAR = 1e3
 # A Jacobian whose condition number is above this is singular but for rounding.
 _SINGULAR = 1e11
-CONVERGED, STATIONARY, DIVERGED, UNFINISHED = range(4)
+CONVERGED, STATIONARY, DIVERGED, UNFINISHED, CYCLING = range(5)
 
 
 @dataclass(frozen=True)
@@ -59,14 +59,16 @@ class Descent:
         size: |R| there, (start,).
         state: CONVERGED (|R| below the tolerance), STATIONARY (a minimum of q = |R|^2 / 2 that is
             no root), DIVERGED (left all bounds: those of Newton steps, or those of the flow) or
-            UNFINISHED (out of iterations), (start,).
+            UNFINISHED (out of iterations); CYCLING (on a cycle) is for flows, (start,).
         iterations: Number of them, (start,).
+        period: Of the cycle in ms, else NaN, (start,).
     """
 
     x: Tensor
     size: Tensor
     state: Tensor
     iterations: Tensor
+    period: Tensor
 
 
 @dataclass
@@ -252,6 +254,7 @@ def unfinished(x: Tensor) -> Descent:
         torch.full_like(x[:, 0], torch.inf),
         torch.full((len(x),), UNFINISHED, device=x.device),
         torch.zeros(len(x), dtype=torch.long, device=x.device),
+        torch.full_like(x[:, 0], torch.nan),
     )
 
 

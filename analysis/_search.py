@@ -9,8 +9,10 @@ import torch
 from scipy import optimize
 from torch import Tensor
 
+from ._cycles import find_cycles
 from ._newton import (
     CONVERGED,
+    CYCLING,
     DIVERGED,
     STATIONARY,
     UNFINISHED,
@@ -63,7 +65,9 @@ def search(
     2. Starts that those do not help, or take away from all states that the search began from,
        follow the flow dx/ds = R(x). Where it becomes calm, Newton
        and Levenberg-Marquardt steps lead to the root or the slow point that is there; where it
-       goes on to the end of its time, Newton steps are tried again from there.
+       goes on to the end of its time, Newton steps are tried again from there and from its mean.
+    3. Flows that have led to nothing are followed on: they may turn round a cycle, or become calm
+       late, having passed what is left of points that have met.
 
     Args:
         field: The field.
@@ -106,7 +110,36 @@ def search(
             known,
             minima=chosen is near,
         )
+    calm, states = _turn(field, found, rows, drift, condition, limits)
+    _again(field, found, calm, states, condition, limits, known, minima=True)
     return found
+
+
+def _turn(
+    field: VectorField, found: Descent, rows: Tensor, drift: Drift, condition: Tensor,
+    limits: Limits,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Note which starts end on a cycle; the others that are open at their calmest state.
+
+    Returns:
+        Which starts, (start,), have become calm so late, and their states.
+    """
+    late = torch.zeros_like(found.state, dtype=torch.bool)
+    still = _open(found)[rows] & (found.size[rows] > limits.slow)
+    if not still.any():
+        return late, found.x[late]
+    rows, last = rows[still], drift.x[still]
+    calmer = (drift.size[still] < found.size[rows]) & (drift.size[still] > limits.slow)
+    these = rows[calmer]
+    found.x[these], found.size[these] = drift.nearest[still][calmer], drift.size[still][calmer]
+    cycles = find_cycles(field, last, condition[rows], limits.slow)
+    turns = torch.isfinite(cycles.period)
+    these = rows[turns]
+    found.x[these], found.period[these] = cycles.x[turns], cycles.period[turns]
+    found.size[these] = field.residual(found.x[these], condition[these]).norm(dim=-1)
+    found.state[these] = CYCLING
+    late[rows[cycles.calm]] = True
+    return late, cycles.x[cycles.calm]
 
 
 def _open(found: Descent) -> Tensor:
@@ -217,6 +250,7 @@ def krylov(field: VectorField, x: Tensor, condition: Tensor, limits: Limits) -> 
                 found.x[row], found.size[row] = end
                 found.state[row] = CONVERGED
                 break
+    _turn(field, found, torch.arange(len(x), device=x.device), drift, condition, limits)
     return found
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from ctxrnn import CTRNN, Contexts, Trajectory, derive_seed
 from ctxrnn._checks import check_count, check_not_negative, check_positive, unknown_name
 
-from ._newton import CONVERGED, DIVERGED, Descent, Limits, Roots, descend
+from ._newton import CONVERGED, CYCLING, DIVERGED, Descent, Limits, Roots, descend
 from ._search import krylov, search
 from .fields import Values, VectorField, vector_field
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # From so many units on a Jacobian takes more memory than the search may.
 _LARGE = 4000
 METHODS = ("auto", "newton", "krylov")
-ENDS = ("fixed", "slow", "stalled", "diverged")
+ENDS = ("fixed", "slow", "cycle", "stalled", "diverged")
 """What may become of a start, see `FixedPoints.starts`."""
 
 
@@ -51,9 +51,15 @@ class FixedPoints:
         outlier: Whether it lies far from all starts: its distance from their mean is above
             `outlier` times their own mean distance from it.
         kink: Whether a unit sits at the kink of its nonlinearity, where the Jacobian jumps.
-        starts: One row per start and condition: condition, start (number), end ("fixed", "slow",
-            "stalled": at a minimum of q, or out of iterations, that is not slow, "diverged"),
-            point (number of the point, -1 for none), speed, iterations.
+        starts: One row per start and condition: condition, start (number), end, point (number of
+            the point, -1 for none), speed (|R| at the end), iterations, period (of the cycle in
+            ms). Ends are "fixed", "slow", "cycle" (no root was found, and the flow turns round a
+            cycle), "diverged" (the flow leaves all bounds), and "stalled" for the rest: the flow is
+            still under way when its time is up, is chaotic or quasi-periodic, or rests at a minimum
+            of q that is not slow.
+        ends: Where each start ended, (start, unit), in the order of `starts`: the root or minimum
+            that it came to, a state on the cycle, the last state of a flow that diverged, the state
+            with the smallest |R| that was met of one that stalled.
         field: The system.
         marginal: Modes with |Re lambda| / rate below this count as marginal.
     """
@@ -67,6 +73,7 @@ class FixedPoints:
     outlier: np.ndarray
     kink: np.ndarray
     starts: pd.DataFrame
+    ends: np.ndarray
     field: VectorField
     marginal: float
 
@@ -142,14 +149,14 @@ class FixedPoints:
         return np.asarray(1000 * np.abs(self.eigenvalues.imag) / (2 * np.pi))
 
     def select(self, mask: np.ndarray | Sequence[Any]) -> FixedPoints:
-        """Return some of the points, chosen by a mask or by numbers; `starts` stays whole."""
+        """Return some of the points, chosen by a mask or by numbers; `starts` and `ends` stay."""
         rows = np.arange(len(self))[np.asarray(mask)]
         number = {int(old): new for new, old in enumerate(rows)}
         names = [f.name for f in dataclasses.fields(self)]
         parts = {
             name: getattr(self, name)[rows]
             for name in names
-            if isinstance(getattr(self, name), np.ndarray)
+            if isinstance(getattr(self, name), np.ndarray) and name != "ends"
         }
         starts = self.starts.assign(point=[number.get(p, -1) for p in self.starts["point"]])
         return dataclasses.replace(self, **parts, starts=starts)
@@ -201,7 +208,8 @@ def find_fixed_points(
     whether stable or not. A start that they do not help follows the flow dx/ds = R(x) instead:
     where that becomes calm, Newton and Levenberg-Marquardt steps lead to the root or to the
     minimum of q = |R|^2 / 2 (a slow point) there. It has diverged if the flow leaves all bounds
-    (`reach`), wherever Newton steps went, and stalled if the flow comes to no point, as on a cycle.
+    (`reach`), wherever Newton steps went. A flow that comes to no point is followed on to see
+    whether it turns round a cycle; if not, the start has stalled.
     Saddles between attractors are seldom visited: after the search from the starts Newton steps
     are taken from the midpoints between the points found, `between` times.
 
@@ -313,7 +321,8 @@ class _Found:
     def add(self, found: Descent, condition: Tensor, *, given: bool) -> bool:
         """Take in where starts ended; return whether a fixed point is new."""
         fixed = found.state == CONVERGED
-        slow = ~fixed & (found.state != DIVERGED) & (found.size <= self.slow)
+        lost = (found.state == DIVERGED) | (found.state == CYCLING)
+        slow = ~fixed & ~lost & (found.size <= self.slow)
         if not given:
             # Between points only true ones are sought: minima of q are there without number.
             slow = torch.zeros_like(slow)
@@ -400,7 +409,8 @@ class _Found:
         ((ends, point),) = self.ends
         point = rank[point.cpu().numpy()]
         state, size = ends.state.cpu().numpy(), ends.size.cpu().numpy()
-        end = np.where(state == DIVERGED, "diverged", "stalled").astype(object)
+        end = np.full(len(state), "stalled", dtype=object)
+        end[state == DIVERGED], end[state == CYCLING] = "diverged", "cycle"
         slow = self.is_slow.cpu().numpy()[order]
         there = point >= 0
         end[there] = np.where(slow[point[there]], "slow", "fixed")
@@ -410,6 +420,7 @@ class _Found:
                 "condition": condition.cpu().numpy(),
                 "start": np.tile(np.arange(count), self.field.conditions), "end": end,
                 "point": point, "speed": size, "iterations": ends.iterations.cpu().numpy(),
+                "period": ends.period.cpu().numpy(),
             }
         )  # fmt: skip
         places = torch.as_tensor(order.copy(), device=self.field.device)
@@ -423,6 +434,7 @@ class _Found:
             outlier=far[order],
             kink=self.field.kinks(self.x[places], self.condition[places]).cpu().numpy(),
             starts=starts,
+            ends=ends.x.cpu().numpy(),
             field=self.field,
             marginal=marginal,
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ctxrnn.analysis._cycles import find_cycles
 from ctxrnn.analysis._newton import Limits
 from ctxrnn.analysis._search import follow_flow
 from scipy import optimize
@@ -245,12 +246,99 @@ def test_slow_points_are_kept_apart_from_fixed_ones():
 
 
 def test_starts_whose_flow_comes_to_no_point_are_stalled():
-    """x -> x + 0.3 mod 1 stays in [0, 1) and rests nowhere."""
-    turning = FunctionField(lambda x: (x + 0.3) % 1, 1, step=1.0)
+    """x -> x + golden mean mod 1 stays in [0, 1), rests nowhere, and never returns."""
+    turning = FunctionField(lambda x: (x + (5**0.5 - 1) / 2) % 1, 1, step=1.0)
     found = find_fixed_points(turning, starts=np.linspace(0, 0.9, 7)[:, None])
     assert len(found) == 0
     assert set(found.starts["end"]) == {"stalled"}
+    assert found.starts["period"].isna().all()
     assert found.table().empty
+
+
+def around(x):
+    """Every flow comes to the circle r = 1, z = 0, round in a time of pi; there is no root."""
+    r2 = x[:, 0] ** 2 + x[:, 1] ** 2
+    return torch.stack(
+        [x[:, 0] * (1 - r2) - 2 * x[:, 1], x[:, 1] * (1 - r2) + 2 * x[:, 0], 1 - r2 - x[:, 2] * r2],
+        dim=-1,
+    )
+
+
+@pytest.mark.parametrize("tau", [1.0, 50.0])
+@pytest.mark.parametrize("method", ["newton", "krylov"])
+def test_cycles_are_told_with_their_period(tau, method):
+    field = FunctionField(lambda x: around(x) / tau, 3, tau=tau)
+    starts = normal(8, 3, seed=1)
+    found = find_fixed_points(field, starts=starts, method=method)
+    assert len(found) == 0
+    assert set(found.starts["end"]) == {"cycle"}
+    assert found.starts["period"].to_numpy() == pytest.approx(np.full(8, np.pi * tau), rel=1e-3)
+    assert found.ends.shape == (8, 3)
+    assert np.hypot(*found.ends.T[:2]) == pytest.approx(np.ones(8), abs=1e-3)
+    # |R| on the circle is 2.
+    assert found.starts["speed"].to_numpy() == pytest.approx(np.full(8, 2.0), abs=1e-2)
+    assert "8 cycle" in str(found)
+
+
+def test_cycle_of_a_map_has_the_period_of_its_steps():
+    turning = FunctionField(lambda x: (x + 0.3) % 1, 1, step=5.0)
+    found = find_fixed_points(turning, starts=np.linspace(0, 0.9, 7)[:, None])
+    assert set(found.starts["end"]) == {"cycle"}
+    assert found.starts["period"].to_numpy() == pytest.approx(np.full(7, 10 * 5.0))
+
+
+def test_period_is_that_of_the_units_own_time_constants():
+    """50 dx/dt = -2 y, 200 dy/dt = 3 x: an ellipse, round at sqrt(6 / (50 * 200)) per ms."""
+    made = network([[1.0, -2.0], [3.0, 1.0]], nonlinearity=lambda z: z, tau=np.array([50.0, 200]))
+    cycles = find_cycles(
+        vector_field(made), torch.tensor(normal(5, 2)), torch.zeros(5, dtype=torch.long), 1e-2
+    )
+    expected = 2 * np.pi / np.sqrt(6 / (50 * 200))
+    assert cycles.period.numpy() == pytest.approx(np.full(5, expected), rel=1e-3)
+
+
+def test_chaos_decay_and_two_turns_at_once_are_no_cycles():
+    def lorenz(x):
+        return torch.stack(
+            [10 * (x[:, 1] - x[:, 0]), x[:, 0] * (28 - x[:, 2]) - x[:, 1],
+             x[:, 0] * x[:, 1] - 8 / 3 * x[:, 2]], dim=-1,
+        )  # fmt: skip
+
+    def turns(x, rate, speed):
+        one = torch.stack([-x[:, 1], x[:, 0]], dim=-1)
+        return rate * x + speed * one
+
+    def twice(x):
+        parts = [(x[:, :2], 1.0), (x[:, 2:], (1 + 5**0.5) / 2)]
+        return torch.cat(
+            [turns(p, 1 - p.square().sum(-1, keepdim=True), speed) for p, speed in parts], dim=-1
+        )
+
+    for function, units in ((lorenz, 3), (twice, 4), (lambda x: turns(x, -0.005, 1.0), 2)):
+        x = torch.tensor(normal(6, units, seed=2)) + 1
+        field = FunctionField(function, units)
+        cycles = find_cycles(field, x, torch.zeros(6, dtype=torch.long), 1e-3)
+        assert torch.isnan(cycles.period).all()
+
+
+def test_a_flow_that_is_late_is_followed_to_its_point():
+    """Past the remains of a fold, e + x^2, it takes pi / sqrt(e) = 222 time units."""
+    field = FunctionField(lambda x: 2e-4 + x**2 - 0.5 * x.clamp(min=0) ** 3, 1)
+    found = find_fixed_points(field, starts=[[-0.5], [-0.2]], slow=1e-5, between=0)
+    assert found.starts["end"].tolist() == ["fixed"] * 2
+    assert found.x == pytest.approx(np.array([[2.0]]), abs=1e-3)
+    assert found.ends == pytest.approx(np.repeat(found.x, 2, axis=0), abs=1e-9)
+
+
+def test_ends_are_kept_for_every_start():
+    field = FunctionField(lambda x: x * (1 - x), 1)
+    found = find_fixed_points(field, starts=[[0.1], [3.0], [-1e-3], [-3.0]], iterations=1)
+    far = found.starts["end"] == "diverged"
+    assert far.any()
+    assert (found.ends[far] < -1e3).all()
+    points = found.starts["point"].to_numpy()[~far]
+    assert found.ends[~far] == pytest.approx(found.x[points], abs=1e-3)
+    assert found.select([0]).ends.shape == found.ends.shape
 
 
 def test_starts_that_diverge_are_told():
