@@ -117,6 +117,23 @@ def point_key() -> tuple[list[Any], list[str]]:
     return handles, list(names.values())
 
 
+def event_key(kinds: Sequence[str]) -> tuple[list[Any], list[str]]:
+    """Return handles and texts of a legend for the bifurcations of `bifurcation_diagram`.
+
+    Args:
+        kinds: Which of them, e.g. those that occur.
+    """
+    from matplotlib.lines import Line2D
+
+    shown = [kind for kind in _EVENTS if kind in kinds]
+    handles = [
+        Line2D([], [], marker=_EVENTS[kind], linestyle="", color="black", markersize=4,
+               markerfacecolor="white", markeredgewidth=0.8)
+        for kind in shown
+    ]  # fmt: skip
+    return handles, shown
+
+
 def spectrum(
     ax: Axes, points: FixedPoints, *, rows: Sequence[int] | np.ndarray | None = None
 ) -> Axes:
@@ -153,6 +170,7 @@ def bifurcation_diagram(
     *,
     label: str = "state",
     parameter: str = r"weight $\lambda$ of the other context",
+    colour: Any = "0.15",
 ) -> Axes:
     """Draw fixed points against the parameter: lines are solid where stable, dotted elsewhere.
 
@@ -166,6 +184,7 @@ def bifurcation_diagram(
             projected, (unit,), e.g. a row of the read-out.
         label: Its text.
         parameter: Text of the x axis.
+        colour: Of the lines.
     """
 
     def height(x: np.ndarray) -> np.ndarray:
@@ -174,11 +193,11 @@ def bifurcation_diagram(
     for branch in branches:
         for stable, dashes, width in ((True, "-", 1.6), (False, ":", 0.9)):
             for along, x in _pieces(branch, stable):
-                ax.plot(along, height(x), linestyle=dashes, linewidth=width, color="0.15")
+                ax.plot(along, height(x), linestyle=dashes, linewidth=width, color=colour)
         for event in branch.bifurcations:
             ax.plot(
-                event.parameter, height(event.x), _EVENTS[event.kind], color="#D55E00",
-                markersize=3.5, zorder=4, fillstyle="none", markeredgewidth=0.9,
+                event.parameter, height(event.x), _EVENTS[event.kind], color="black",
+                markersize=3.5, zorder=4, markerfacecolor="white", markeredgewidth=0.8,
             )  # fmt: skip
     ax.set(xlabel=parameter, ylabel=label)
     return ax

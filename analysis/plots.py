@@ -24,6 +24,7 @@ from ._plots_demixed import demixed_component as demixed_component
 from ._plots_demixed import demixed_variance as demixed_variance
 from ._plots_dynamics import bifurcation_diagram as bifurcation_diagram
 from ._plots_dynamics import colours_of as colours_of
+from ._plots_dynamics import event_key as event_key
 from ._plots_dynamics import flow as flow
 from ._plots_dynamics import point_key as point_key
 from ._plots_dynamics import spectrum as spectrum
@@ -33,10 +34,11 @@ from ._plots_packing import capacity_map as capacity_map
 from ._plots_packing import load_scatter as load_scatter
 from ._plots_packing import sizes_needed as sizes_needed
 from ._plots_packing import timescale_map as timescale_map
-from ._plots_style import MARKERS, interval_of, line, replicates
+from ._plots_style import MARKERS as MARKERS
 from ._plots_style import MECHANISM_COLOURS as MECHANISM_COLOURS
 from ._plots_style import STYLE as STYLE
 from ._plots_style import band as band
+from ._plots_style import interval_of, line, replicates
 from ._plots_style import mechanism as mechanism
 from ._plots_style import new_figure as new_figure
 from ._plots_style import save_figure as save_figure

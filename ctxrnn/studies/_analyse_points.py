@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ctxrnn.analysis import Branches, ContextPath, FixedPoints, follow_fixed_points, plots
+from ctxrnn.analysis import FixedPoints, plots
 from ctxrnn.studies._analyse_view import Part, View
 
 # The order in which kinds are stacked, and their shades.
@@ -109,18 +109,7 @@ def continuation(view: View) -> Part:
     figure = plots.new_figure(1, len(view.pairs), size=(1.9 * len(view.pairs) + 0.4, 2.3))
     tables, events, told = [], [], []
     for (a, b), ax in zip(view.pairs, figure.axes, strict=True):
-        ends = [view.names.index(name) for name in (a, b)]
-        assert view.contexts is not None
-        path = ContextPath(
-            view.network, view.contexts[ends[0]], view.contexts[ends[1]], view.stimulus
-        )
-        known = view.points
-        begin = [
-            (float(place), x)
-            for place, k in enumerate(ends)
-            for x in known.x[(known.condition == k) & ~known.slow]
-        ]
-        branches = follow_fixed_points(path, points=begin) if begin else Branches(())
+        branches = view.followed(a, b)
         plots.bifurcation_diagram(
             ax, branches, view.plane.components[0], label="PC 1" if a == view.pairs[0][0] else ""
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +12,16 @@ import numpy as np
 import torch
 
 from ctxrnn import CTRNN, make_generator
-from ctxrnn.analysis import PCA, FixedPoints, find_fixed_points, fit_pca, visited_states
+from ctxrnn.analysis import (
+    PCA,
+    Branches,
+    ContextPath,
+    FixedPoints,
+    find_fixed_points,
+    fit_pca,
+    follow_fixed_points,
+    visited_states,
+)
 from ctxrnn.tasks import TaskSet
 
 if TYPE_CHECKING:
@@ -62,7 +72,8 @@ class View:
         pairs: tuple[tuple[str, str], ...],
         seed: int,
     ) -> None:
-        self.network, self.tasks, self.seed = network.cpu().eval(), tasks, seed
+        # A copy, since to move a network to another device changes it.
+        self.network, self.tasks, self.seed = copy.deepcopy(network).cpu().eval(), tasks, seed
         self.trials, self.starts, self.pairs = trials, starts, pairs
         self.names = tasks.names
         self.modulated = network.variant != "none"
@@ -71,7 +82,7 @@ class View:
             trials * len(self.names), generator=make_generator(seed, "analysis")
         )
         with torch.no_grad():
-            run = network(
+            run = self.network(
                 self.batch.inputs, self.batch.context if self.modulated else None, noise=0.0
             )
         self.states = (run.potentials if network.form == "current" else run.rates).double().numpy()
@@ -116,9 +127,32 @@ class View:
         starts = visited_states(states, self.starts, seed=self.seed)
         return find_fixed_points(self.network, self.contexts, self.stimulus, starts)
 
+    def followed(self, a: str, b: str, *, stable: bool = False) -> Branches:
+        """Follow the fixed points of two tasks' contexts along c = (1 - lambda) e_a + lambda e_b.
+
+        Args:
+            a: The task at lambda = 0.
+            b: The task at lambda = 1.
+            stable: Begin from stable points alone, in both contexts.
+        """
+        if self.contexts is None:
+            raise ValueError("a network without contexts has no path between them")
+        ends = [self.names.index(name) for name in (a, b)]
+        start, end = self.contexts[ends]
+        path = ContextPath(self.network, start, end, self.stimulus)
+        known = self.points
+        usable = ~known.slow & (known.stable if stable else True)
+        begin = [
+            (float(place), x)
+            for place, k in enumerate(ends)
+            for x in known.x[(known.condition == k) & usable]
+        ]
+        return follow_fixed_points(path, points=begin) if begin else Branches(())
+
     def few(self, states: np.ndarray) -> np.ndarray:
-        """Return as many states as can be compared pair by pair."""
-        return states[:: max(1, len(states) // _COMPARED)][:_COMPARED]
+        """Return as many states as can be compared pair by pair, evenly from all of them."""
+        rows = np.linspace(0, len(states) - 1, min(len(states), _COMPARED))
+        return states[rows.astype(int)]
 
     @property
     def conditions(self) -> tuple[str, ...]:

@@ -2,24 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ctxrnn.analysis import ambiguity_curve, plots
+from ctxrnn.studies._desk import stops
+from ctxrnn.studies._dynamics_figures import dynamics_figures
 
 if TYPE_CHECKING:
     import pandas as pd
+
+logger = logging.getLogger("ctxrnn")
 
 
 def reproduce_figures(
     tables: Mapping[str, pd.DataFrame], tasks: Sequence[str]
 ) -> dict[str, plots.Figure]:
-    """Draw the figures of the main job, by name."""
-    return {
-        "learning": _learning(tables),
-        "ambiguity": _ambiguity(tables),
-        "tasks": _tasks(tables, tasks),
+    """Draw the figures of the main job, by name; one that fails is told, in its own place too."""
+    wanted: dict[str, Callable[[Mapping[str, pd.DataFrame]], plots.Figure]] = {
+        "learning": _learning,
+        "ambiguity": _ambiguity,
+        "tasks": lambda tables: _tasks(tables, tasks),
+        **dynamics_figures(tables),
     }
+    return {name: _drawn(name, draw, tables) for name, draw in wanted.items()}
+
+
+def _drawn(
+    name: str,
+    draw: Callable[[Mapping[str, pd.DataFrame]], plots.Figure],
+    tables: Mapping[str, pd.DataFrame],
+) -> plots.Figure:
+    try:
+        with plots.style():
+            return draw(tables)
+    except Exception as error:
+        if stops(error):
+            raise
+        told = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        logger.warning("the figure %s could not be drawn: %s. The records are whole", name, told)
+        logger.debug("traceback", exc_info=True)
+    # In place of one that an earlier run may have left there.
+    with plots.style():
+        figure = plots.new_figure(size=(7.0, 0.8))
+        (ax,) = figure.axes
+        ax.set_axis_off()
+        ax.text(0.5, 0.5, f"This figure could not be drawn.\n{told}", ha="center", va="center",
+                wrap=True)  # fmt: skip
+    return figure
 
 
 def _learning(tables: Mapping[str, pd.DataFrame]) -> plots.Figure:

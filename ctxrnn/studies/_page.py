@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import base64
 import html
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _CSS = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:0 auto;padding:1rem;color:#1a1a1a}
@@ -46,8 +51,32 @@ def scrolling(table: str) -> str:
 def figure_of(path: Path, title: str, caption: str) -> str:
     """Return a PNG within the page; the caption is HTML."""
     data = base64.b64encode(path.read_bytes()).decode()
-    plain = html.escape(f"{title}. {html.unescape(caption)}", quote=True)
+    text = html.unescape(re.sub(r"<[^>]*>", "", caption))
+    plain = html.escape(f"{title}. {text}", quote=True)
     return (
         f"<figure><img alt=\"{plain}\" src='data:image/png;base64,{data}'>"
         f"<figcaption><b>{html.escape(title)}.</b> {caption}</figcaption></figure>"
     )
+
+
+def interval_cell(values: pd.Series, *, missing: str = "never", decimals: int = 3) -> str:
+    """Return the cell of a table with a mean over networks and its 95 % t interval.
+
+    Args:
+        values: One per network.
+        missing: What is said of those that are NaN.
+        decimals: Digits.
+    """
+    from ctxrnn.analysis import mean_interval
+
+    finite = values.dropna().to_numpy(dtype=float)
+    if not len(finite):
+        return missing
+    interval = mean_interval(finite)
+    text = f"{interval.mean:.{decimals}f}"
+    if len(finite) > 2:
+        text += f" &plusmn; {interval.high - interval.mean:.{decimals}f}"
+    elif len(finite) == 2:
+        text += f" ({finite.min():.{decimals}f} to {finite.max():.{decimals}f})"
+    absent = len(values) - len(finite)
+    return text + (f" ({absent} {missing})" if absent else "")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ctxrnn._checkpoint import write_atomically
-from ctxrnn.analysis import mean_interval
-from ctxrnn.studies._page import figure_of, page_of, scrolling, table_of
+from ctxrnn.studies._dynamics_report import dynamics_sections
+from ctxrnn.studies._page import figure_of, interval_cell, page_of, scrolling, table_of
 
 if TYPE_CHECKING:
     from ctxrnn.studies._reproduce import ReproduceSettings
@@ -41,10 +41,12 @@ def write_report(
         figure_of(figures["tasks"], "Accuracy per task", _tasks_caption(settings)),
         "<h2>Accuracy per task</h2>",
         scrolling(_per_task(tables["accuracy"], settings)),
+        *dynamics_sections(results.path / "figures", tables, settings),
         "<h2>Provenance</h2>",
         _provenance(provenance),
         "<p>Records: <code>networks</code>, <code>accuracy</code>, <code>learning</code>, "
-        "<code>ambiguity</code> as <code>.parquet</code> and <code>.csv</code> beside this page; "
+        "<code>ambiguity</code> and those of the dynamics as <code>.parquet</code> and "
+        "<code>.csv</code> beside this page; "
         "trained networks in <code>networks/</code>, figures as PDF and PNG in "
         "<code>figures/</code>.</p>",
     ]
@@ -77,20 +79,6 @@ def _method(settings: ReproduceSettings, networks: pd.DataFrame) -> str:
     )
 
 
-def _cell(values: pd.Series) -> str:
-    finite = values.dropna().to_numpy(dtype=float)
-    if not len(finite):
-        return "never"
-    interval = mean_interval(finite)
-    text = f"{interval.mean:.3f}"
-    if len(finite) > 2:
-        text += f" &plusmn; {interval.high - interval.mean:.3f}"
-    elif len(finite) == 2:
-        text += f" ({finite.min():.3f} to {finite.max():.3f})"
-    missing = len(values) - len(finite)
-    return text + (f" ({missing} never)" if missing else "")
-
-
 def _summary(networks: pd.DataFrame) -> str:
     columns = {
         "relative_mean": "accuracy / ceiling",
@@ -105,7 +93,7 @@ def _summary(networks: pd.DataFrame) -> str:
     rows = []
     for variant, group in networks.groupby("variant", sort=False):
         cells = [html.escape(str(variant)), str(group["units"].iloc[0]), str(len(group))]
-        rows.append(cells + [_cell(group[column]) for column in columns])
+        rows.append(cells + [interval_cell(group[column]) for column in columns])
     return table_of(["mechanism", "N", "networks", *columns.values()], rows)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ from ctxrnn.studies._study import Study, cores
 if TYPE_CHECKING:
     import pandas as pd
 
+logger = logging.getLogger("ctxrnn")
+
 # Tasks whose stimuli a twin shares while its answers differ; without context they conflict.
 TWINS = (("go", "anti"), ("dlygo", "dlyanti"), ("ctxdm1", "ctxdm2"), ("dms", "dnms"))
 
@@ -35,7 +38,11 @@ class ReproduceSettings:
         units: N of the largest variant, which sets the parameter budget.
         seeds: Networks per variant.
         levels: Weights lambda of another task's context.
-        ambiguity_trials: Fresh trials per task in the ambiguity sweep.
+        ambiguity_trials: Fresh trials per task in the ambiguity sweep, and of the choices between
+            twins.
+        dynamics_starts: Starts of the search for fixed points in each context; 0 leaves the
+            dynamics out.
+        dynamics_trials: Trials per task whose states are visited for them.
         base: What the networks have in common.
     """
 
@@ -46,11 +53,16 @@ class ReproduceSettings:
         0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0,
     )  # fmt: skip
     ambiguity_trials: int = 64
+    # Without dynamics by default: that is what folders of earlier versions hold.
+    dynamics_starts: int = 0
+    dynamics_trials: int = 16
     base: NetworkSettings = field(default_factory=lambda: NetworkSettings(bank=4096))
 
     def __post_init__(self) -> None:
         for name in ("units", "seeds", "ambiguity_trials"):
             check_count(name, getattr(self, name))
+        check_count("dynamics_starts", self.dynamics_starts, minimum=0)
+        check_count("dynamics_trials", self.dynamics_trials, minimum=4)
         check_rising("levels", self.levels, reach=0.5, most=1)
         for variant in self.variants:
             check_variant(variant)
@@ -65,6 +77,8 @@ SCALES: Mapping[str, ReproduceSettings] = {
         units=16,
         levels=(0.0, 0.25, 0.5, 1.0),
         ambiguity_trials=8,
+        dynamics_starts=8,
+        dynamics_trials=8,
         base=NetworkSettings(
             tasks=("go", "anti", "dm1", "dm2", "dms", "dnms"),
             train=TrainConfig(
@@ -76,6 +90,7 @@ SCALES: Mapping[str, ReproduceSettings] = {
     ),
     "quick": ReproduceSettings(
         seeds=3,
+        dynamics_starts=32,
         base=NetworkSettings(
             train=TrainConfig(
                 steps=4000, learning_rate=3e-3, evaluate_every=250, evaluation_trials=1000
@@ -104,29 +119,44 @@ def sized(settings: ReproduceSettings) -> dict[str, tuple[int, int]]:
     return found
 
 
-def _measure(trained: Trained, levels: Sequence[float], trials: int) -> dict[str, Any]:
+def _measure(trained: Trained, settings: ReproduceSettings) -> dict[str, Any]:
     from ctxrnn.analysis import ambiguity_sweep
+    from ctxrnn.studies._dynamics import measure_dynamics
 
-    return {
-        "ambiguity": ambiguity_sweep(
-            trained.network, trained.tasks, levels=levels, trials=trials, seed=trained.seed
+    trials, seed = settings.ambiguity_trials, trained.seed
+    sweep = ambiguity_sweep(
+        trained.network, trained.tasks, levels=settings.levels, trials=trials, seed=seed
+    )
+    measured: dict[str, Any] = {"ambiguity": sweep}
+    if settings.dynamics_starts:
+        measured |= measure_dynamics(
+            trained.network,
+            trained.tasks,
+            trials=settings.dynamics_trials,
+            starts=settings.dynamics_starts,
+            levels=settings.levels,
+            choices=trials,
+            seed=seed,
         )
-    }
+    return measured
 
 
 def _networks(settings: ReproduceSettings, tables: Tables) -> dict[str, pd.DataFrame]:
-    """Make one row per network: accuracy, area and half-way point."""
+    """Make one row per network: accuracy, area and half-way point, and its dynamics in numbers."""
     import pandas as pd
 
     from ctxrnn.analysis import ambiguity_curve, lambda_50, robustness_area
+    from ctxrnn.studies._dynamics_tables import crossing_tests, network_summary, path_table
 
+    paths = path_table(tables)
+    known = {**tables} if paths is None else {**tables, "paths": paths}
     conflicting = {t for pair in TWINS if set(pair) <= set(settings.base.tasks) for t in pair}
     rows = []
     for cell in tables["cells"].to_dict("records"):
         mine = {
             name: table[(table["variant"] == cell["variant"]) & (table["seed"] == cell["seed"])]
-            for name, table in tables.items()
-            if name in ("accuracy", "ambiguity")
+            for name, table in known.items()
+            if {"variant", "seed"} <= set(table) and name != "cells"
         }
         accuracy = mine["accuracy"]
         curve = ambiguity_curve(mine["ambiguity"])
@@ -141,9 +171,17 @@ def _networks(settings: ReproduceSettings, tables: Tables) -> dict[str, pd.DataF
                 "area": area,
                 "area_relative": area / clean if clean > 0 else float("nan"),
                 "lambda_50": lambda_50(curve["level"], curve["normalised"]),
+                **(
+                    network_summary(mine, 1 if cell["variant"] == "none" else cell["contexts"])
+                    if settings.dynamics_starts
+                    else {}
+                ),
             }
         )
-    return {"networks": pd.DataFrame(rows)}
+    made = {"networks": pd.DataFrame(rows)}
+    if paths is None:
+        return made
+    return made | {"paths": paths, "crossing_tests": crossing_tests(paths, tables)}
 
 
 def _figures(settings: ReproduceSettings, tables: Tables) -> dict[str, Any]:
@@ -166,9 +204,7 @@ def reproduce_study(settings: ReproduceSettings) -> Study:
         question="How well do excitability, synaptic and combined modulation hold several tasks, "
         "and what happens when the context becomes ambiguous?",
         grid=cells,
-        measure=functools.partial(
-            _measure, levels=settings.levels, trials=settings.ambiguity_trials
-        ),
+        measure=functools.partial(_measure, settings=settings),
         measure_seconds=functools.partial(_seconds, settings),
         base=settings.base,
         tables=functools.partial(_networks, settings),
@@ -179,9 +215,17 @@ def reproduce_study(settings: ReproduceSettings) -> Study:
 
 def _seconds(settings: ReproduceSettings, plan: Plan) -> float:
     from ctxrnn.studies._cost import forward_seconds
+    from ctxrnn.studies._dynamics import dynamics_seconds
 
     pairs = len(plan.tasks) * (len(plan.tasks) - 1)
-    return forward_seconds(plan, len(settings.levels) * settings.ambiguity_trials * pairs)
+    levels, trials = len(settings.levels), settings.ambiguity_trials
+    seconds = forward_seconds(plan, levels * trials * pairs)
+    if settings.dynamics_starts:
+        twins = sum(set(pair) <= set(plan.tasks) for pair in TWINS)
+        seconds += dynamics_seconds(
+            plan, starts=settings.dynamics_starts, trials=trials, levels=levels, twins=twins
+        )
+    return seconds
 
 
 def reproduce(
@@ -210,6 +254,7 @@ def reproduce(
     """
     import time
 
+    from ctxrnn.studies._dynamics_report import failures
     from ctxrnn.studies._report import write_report
 
     if isinstance(settings, str):
@@ -229,6 +274,8 @@ def reproduce(
             f"{len(failed)} of {len(study.cells())} networks failed; finished ones are kept in "
             f"{results.path}. First: {failed['error'].iloc[0]}"
         )
+    for line in failures(tables["cells"]):
+        logger.warning("some dynamics could not be computed: %s. The records are whole", line)
     with results.store() as store:
         machine = store.runs()[-1]
     provenance = {

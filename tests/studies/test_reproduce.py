@@ -23,6 +23,8 @@ TINY = ReproduceSettings(
     seeds=1,
     levels=(0.0, 0.5, 1.0),
     ambiguity_trials=4,
+    dynamics_starts=6,
+    dynamics_trials=4,
     base=NetworkSettings(
         tasks=("go", "anti", "dm1"),
         train=ctxrnn.TrainConfig(
@@ -32,7 +34,13 @@ TINY = ReproduceSettings(
         test_trials=8,
     ),
 )
-TABLES = ("cells", "networks", "accuracy", "learning", "ambiguity")
+MEASURED = ("accuracy", "learning", "ambiguity")
+DYNAMICS = (
+    "fixed_points", "trajectories", "dimensions", "subspaces", "state_dependence", "branches",
+    "bifurcations", "choices",
+)  # fmt: skip
+TABLES = ("cells", "networks", *MEASURED, *DYNAMICS, "paths", "crossing_tests")
+FIGURES = ("learning", "ambiguity", "tasks", "dynamics", "bifurcations")
 
 
 def records(folder):
@@ -49,9 +57,7 @@ def test_everything_promised_is_written(finished):
     names = {str(path.relative_to(finished)) for path in finished.rglob("*") if path.is_file()}
     wanted = {"settings.json", "provenance.json", "report.html", "records.sqlite"}
     wanted |= {f"{name}.{ending}" for name in TABLES for ending in ("parquet", "csv")}
-    wanted |= {
-        f"figures/{n}.{e}" for n in ("learning", "ambiguity", "tasks") for e in ("pdf", "png")
-    }
+    wanted |= {f"figures/{n}.{e}" for n in FIGURES for e in ("pdf", "png")}
     wanted |= {record["files"][0] for record in records(finished).values()}
     assert {name for name in names if not name.startswith(".")} == wanted
     assert len([name for name in names if name.startswith("networks/")]) == 2
@@ -61,6 +67,7 @@ def test_records_agree_between_parquet_and_csv_and_with_each_other(finished):
     tables = {name: pd.read_parquet(finished / f"{name}.parquet") for name in TABLES}
     for name, table in tables.items():
         read = pd.read_csv(finished / f"{name}.csv")
+        table = table.where(table.notna(), np.nan)
         pd.testing.assert_frame_equal(read, table, check_dtype=False, rtol=1e-12)
     assert len(tables["networks"]) == 2
     assert len(tables["accuracy"]) == 2 * 3
@@ -90,7 +97,7 @@ def test_saved_network_has_the_recorded_accuracy(finished):
 
 def test_report_is_self_contained_and_tells_where_it_comes_from(finished):
     page = (finished / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 3
+    assert page.count("data:image/png;base64,") == len(FIGURES)
     assert not re.findall(r"(?:src|href)=['\"](?!data:)", page)
     assert all("alt=" in tag for tag in re.findall(r"<img[^>]*>", page))
     seed = records(finished)["none"]["values"]["network_seed"]
@@ -120,6 +127,14 @@ def test_other_settings_are_refused_with_their_difference(finished):
     other = dataclasses.replace(TINY, base=base, units=9)
     with pytest.raises(ValueError, match=r"base\.train\.steps was 20, now 21; units was 8, now 9"):
         reproduce(other, finished, progress=False)
+
+
+def test_folder_of_a_version_without_dynamics_is_refused(finished, tmp_path):
+    settings = json.loads((finished / "settings.json").read_text())
+    del settings["dynamics_starts"], settings["dynamics_trials"]
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match="other settings: dynamics_starts was 0, now 6"):
+        reproduce(TINY, tmp_path, progress=False)
 
 
 def test_folder_with_other_things_is_refused(tmp_path):
