@@ -62,6 +62,7 @@ class FixedPoints:
             with the smallest |R| that was met of one that stalled.
         field: The system.
         marginal: Modes with |Re lambda| / rate below this count as marginal.
+        slow_limit: |R| that slow points have at most.
     """
 
     x: np.ndarray
@@ -76,6 +77,7 @@ class FixedPoints:
     ends: np.ndarray
     field: VectorField
     marginal: float
+    slow_limit: float
 
     def __len__(self) -> int:
         return len(self.x)
@@ -437,6 +439,7 @@ class _Found:
             ends=ends.x.cpu().numpy(),
             field=self.field,
             marginal=marginal,
+            slow_limit=self.slow,
         )
 
 

@@ -182,7 +182,7 @@ def test_attractors_are_told_apart_by_their_shape():
     assert np.sort(found.x @ vector) == pytest.approx(np.linspace(-2, 2, 30), abs=0.1)
     plane = network(np.eye(2), nonlinearity=lambda z: z)
     found = find_fixed_points(plane, starts=normal(30, 2), between=0)
-    assert attractor_sets(found, gap=20.0)["kind"].tolist() == ["plane"]
+    assert attractor_sets(found)["kind"].tolist() == ["plane"]
     points = find_fixed_points(network(2 * np.eye(2)), starts=normal(40, 2, scale=2.0))
     table = attractor_sets(points)
     assert table["kind"].tolist() == ["point"] * 4
