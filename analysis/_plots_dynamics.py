@@ -25,7 +25,10 @@ _POINTS: Mapping[str, tuple[str, Literal["full", "none"]]] = {
     "marginal": ("D", "none"),
     "slow": ("s", "none"),
 }
-_EVENTS = {"fold": "o", "pitchfork": "D", "branch point": "s", "Hopf": "^"}
+_EVENTS = {
+    "fold": "o", "pitchfork": "D", "branch point": "s", "Hopf": "^", "Neimark-Sacker": "v",
+    "period doubling": "P", "multiple": "*",
+}  # fmt: skip
 
 
 def colours_of(names: Sequence[Hashable]) -> dict[Hashable, Any]:
@@ -175,7 +178,8 @@ def bifurcation_diagram(
     """Draw fixed points against the parameter: lines are solid where stable, dotted elsewhere.
 
     Markers are bifurcations: circles folds, diamonds pitchforks, squares other crossings of
-    branches, triangles Hopf points.
+    branches, triangles Hopf points (of maps, pointing down, Neimark-Sacker points), crosses period
+    doublings, stars several modes that change at once.
 
     Args:
         ax: Axes to draw on.

@@ -125,7 +125,8 @@ def continuation(view: View) -> Part:
     caption = (
         "Fixed points along c = (1 - λ) a + λ b, stimulus off, projected on the first "
         "component; followed from the points found in both contexts. Solid: stable; dotted: not. "
-        "Circles: folds, diamonds: pitchforks, squares: other crossings, triangles: Hopf points. "
+        "Circles: folds, diamonds: pitchforks, squares: other crossings, triangles: Hopf points, "
+        "stars: several modes at once. "
         + ("; ".join(told) + "." if told else "No branch was cut short.")
     )
     return Part(

@@ -82,6 +82,24 @@ def test_branches_are_solid_where_stable(ax):
     assert other.lines[0].get_ydata() == pytest.approx(-ax.lines[0].get_ydata())
 
 
+def test_bifurcations_of_every_kind_have_a_marker_and_a_key(ax):
+    map_ = follow_fixed_points(
+        lambda p: FunctionField(lambda x: p * x * (1 - x), 1, step=1.0), [[0.5]], bounds=(2, 3.6)
+    )
+    plots.bifurcation_diagram(ax, map_)
+    (event,) = [line for line in ax.lines if line.get_marker() == "P"]
+    assert event.get_xdata() == pytest.approx([3.0])
+    both = follow_fixed_points(
+        lambda p: FunctionField(lambda x: (p - 0.5) * x - x**3, 2), np.zeros((1, 2))
+    )
+    plots.bifurcation_diagram(ax, both)
+    assert len([line for line in ax.lines if line.get_marker() == "*"]) == 1
+    kinds = [*map_.bifurcations()["kind"], *both.bifurcations()["kind"], "Neimark-Sacker"]
+    handles, texts = plots.event_key(kinds)
+    assert [handle.get_marker() for handle in handles] == ["v", "P", "*"]
+    assert texts == ["Neimark-Sacker", "period doubling", "multiple"]
+
+
 def test_matrix_shows_angles_in_degrees(ax):
     states = {"a": np.eye(4)[:3], "b": np.eye(4)[:3], "c": np.eye(4)[[0, 3]]}
     table = compare_subspaces(states, share=0.999)
