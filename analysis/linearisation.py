@@ -50,7 +50,9 @@ def _rates(field: VectorField, values: np.ndarray) -> np.ndarray:
     if not field.discrete:
         return values
     with np.errstate(divide="ignore"):
-        return np.asarray(np.log(values.astype(complex)) / field.step)
+        logarithms = np.log(values.astype(complex))
+    # By parts: the logarithm of 0 is -inf, which a division of complex numbers makes NaN.
+    return np.asarray((logarithms.view(float) / field.step).view(complex))
 
 
 @dataclass(frozen=True)
