@@ -18,15 +18,20 @@ class Bifurcation:
     Attributes:
         kind: "fold" (the branch turns), "pitchfork" (it crosses a branch that turns there, or
             turns there itself), "branch point" (it crosses a branch that does not turn:
-            transcritical; or one that was not followed) or "Hopf" (a pair of complex modes changes
-            its stability).
+            transcritical; or one that was not followed), "Hopf" (a pair of complex modes changes
+            its stability; of a map "Neimark-Sacker"), "period doubling" (of a map: a multiplier
+            passes -1) or "multiple" (several modes change their stability within the least step,
+            or jump at a kink of the field: they cannot be told apart, nor are the branches there
+            followed).
         parameter: Where.
         x: The state, (unit,).
         direction: (unit,), of norm 1: of a fold the mode that loses its stability, of a branch
-            point the other branch, of a Hopf point the real part of the mode.
-        frequency: Of the oscillation born at a Hopf point in Hz; 0 for others.
+            point the other branch, of others the real part of one mode that changes.
+        frequency: Of the oscillation born at a Hopf or Neimark-Sacker point or a period doubling,
+            in Hz; 0 for others.
         index: Number of unstable modes on the side of the branch that has fewer: 0 where a stable
             point is born, lost or turned unstable.
+        modes: Number of modes that change their stability: 2 at a Hopf point.
     """
 
     kind: str
@@ -35,6 +40,7 @@ class Bifurcation:
     direction: np.ndarray
     frequency: float = 0.0
     index: int = 0
+    modes: int = 1
 
 
 @dataclass(frozen=True)
@@ -124,16 +130,16 @@ class Branches:
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=names)
 
     def bifurcations(self) -> pd.DataFrame:
-        """Return one row per bifurcation: branch, kind, parameter, frequency, index."""
+        """Return one row per bifurcation: branch, kind, parameter, frequency, index, modes."""
         import pandas as pd
 
         rows = [
             {
                 "branch": n, "kind": b.kind, "parameter": b.parameter, "frequency": b.frequency,
-                "index": b.index,
+                "index": b.index, "modes": b.modes,
             }
             for n, branch in enumerate(self.branches)
             for b in branch.bifurcations
         ]  # fmt: skip
-        names = ["branch", "kind", "parameter", "frequency", "index"]
+        names = ["branch", "kind", "parameter", "frequency", "index", "modes"]
         return pd.DataFrame(rows, columns=names)

@@ -6,9 +6,7 @@ Keller (1977); Allgower and Georg (2003), Introduction to Numerical Continuation
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -18,12 +16,11 @@ from ctxrnn._checks import check_count, check_positive
 from ._branches import Bifurcation as Bifurcation
 from ._branches import Branch as Branch
 from ._branches import Branches as Branches
-from ._walk import Curve, Path, Walk
+from ._walk import Curve, Path, Place, Walk, passes
 from .fields import Values
 from .fixed_points import find_fixed_points
 
-if TYPE_CHECKING:
-    pass
+Followed = tuple[Branch, list[Place]]
 
 
 def follow_fixed_points(
@@ -45,13 +42,17 @@ def follow_fixed_points(
 
     The curve R(x, p) = 0 is followed by its arclength s: from a point, along the tangent, back onto
     the curve by Newton steps at right angles to the tangent, with steps as long as these converge
-    fast. Between two points
+    fast and the curve goes where the tangents at both ends say. Between two points
     - dp/ds changes sign: a fold;
     - det [R_x R_p; tangent] changes sign: a branch point, from which the other branch is followed
       as well;
-    - a pair of complex eigenvalues crosses the imaginary axis: a Hopf point.
-    Each is then located by bisection. A pair of bifurcations within one step, which undo each
-    other, can be missed: lower `largest`.
+    - a pair of complex eigenvalues crosses the imaginary axis: a Hopf point. Of a map, a pair of
+      multipliers crosses the unit circle (Neimark-Sacker) or a real one passes -1 (period
+      doubling).
+    Each is then located. Where the number of unstable modes changes otherwise than by what was
+    found, the step is halved, down to `least`; several modes that cross even then at one point are
+    told as "multiple". Bifurcations within one step that leave that number as it was can be missed,
+    but for two folds, for which steps are searched: lower `largest`.
 
     Args:
         path: From the parameter p to the field, which has one condition.
@@ -63,7 +64,7 @@ def follow_fixed_points(
         least: Smallest step.
         largest: Largest step.
         steps: At most so many in each direction.
-        unique: Points of one p nearer than this are one, and followed once.
+        unique: A point nearer than this to a branch is not followed again.
         tolerance: |R| of a point.
         switch: Whether to follow the branches that cross at branch points.
 
@@ -85,21 +86,18 @@ def follow_fixed_points(
             begin += [(float(p), x) for x in found.x[~found.slow]]
     if not begin and starts is None:
         raise ValueError("starts or points must be given: there is nothing to follow from")
-    walk = functools.partial(
-        Walk, curve, bounds=(low, high), step=step, least=least, largest=largest, steps=steps
-    )
-    branches: list[Branch] = []
+    walk = Walk(curve, bounds=(low, high), step=step, least=least, largest=largest, steps=steps)
+    followed: list[Followed] = []
     for p, x in begin:
-        if not _known(branches, p, x, unique, curve):
-            branches.append(walk().both(x, p))
+        if not _known(followed, np.append(x, p), unique):
+            followed.append(walk.both(x, p))
     grown = 0
-    while switch and grown < len(branches):
-        for event in branches[grown].bifurcations:
+    while switch and grown < len(followed):
+        for event in followed[grown][0].bifurcations:
             if event.kind == "branch point":
-                new = _switched(curve, walk, event, branches, unique, step)
-                branches += new
+                _switch(walk, event, followed, unique)
         grown += 1
-    return Branches(tuple(_with_pitchforks(branches)))
+    return Branches(tuple(_with_pitchforks([branch for branch, _ in followed])))
 
 
 def _with_pitchforks(branches: Sequence[Branch]) -> list[Branch]:
@@ -132,44 +130,35 @@ def _same(a: Bifurcation, b: Bifurcation) -> bool:
     return bool(abs(a.parameter - b.parameter) < 1e-3 and np.linalg.norm(a.x - b.x) < 1e-2)
 
 
-def _known(
-    branches: Sequence[Branch], p: float, x: np.ndarray, unique: float, curve: Curve
-) -> bool:
-    """Tell whether a point lies on a branch: a point of it, corrected at the same p, is near."""
-    for branch in branches:
-        for near in branch.at(p):
-            if np.linalg.norm(near - x) > 1e3 * unique:
-                continue
-            corrected = curve.settled(near, p)
-            if corrected is not None and np.linalg.norm(corrected - x) <= unique:
-                return True
-        ends = np.flatnonzero(np.abs(branch.parameter - p) <= 1e-12)
-        if any(np.linalg.norm(branch.x[i] - x) <= unique for i in ends):
+def _known(followed: Sequence[Followed], point: np.ndarray, unique: float) -> bool:
+    """Tell whether a point (x, p) lies on a branch."""
+    for _, places in followed:
+        points = np.array([place.point for place in places])
+        if (np.linalg.norm(points - point, axis=1) <= unique).any():
+            return True
+        chords = np.diff(points, axis=0)
+        spans = np.linalg.norm(chords, axis=1)
+        share = ((point - points[:-1]) * chords).sum(axis=1) / spans**2
+        nearest = points[:-1] + share.clip(0, 1)[:, None] * chords
+        away = np.linalg.norm(nearest - point, axis=1)
+        if any(
+            passes(places[i], places[i + 1], point, unique)
+            for i in np.flatnonzero(away <= spans / 2 + unique)
+        ):
             return True
     return False
 
 
-def _switched(
-    curve: Curve,
-    walk: Callable[..., Walk],
-    event: Bifurcation,
-    branches: Sequence[Branch],
-    unique: float,
-    step: float,
-) -> list[Branch]:
+def _switch(walk: Walk, event: Bifurcation, followed: list[Followed], unique: float) -> None:
     """Follow the branch that crosses at a branch point, unless it is known, to both sides."""
-    found: list[Branch] = []
     for sign in (1.0, -1.0):
         tangent = np.append(sign * event.direction, 0.0)
-        for length in (step, step / 4, step / 16):
+        for length in (walk.step, walk.step / 4, walk.step / 16):
             guess = np.append(event.x, event.parameter) + length * tangent
-            point = curve.corrected(guess, tangent)
-            if point is None:
+            point = walk.curve.corrected(guess, tangent)
+            # A long step may miss the branch and come back to the old one; a short one does not.
+            if point is None or not walk.bounds[0] <= point[-1] <= walk.bounds[1]:
                 continue
-            x, p = point[:-1], float(point[-1])
-            if np.linalg.norm(x - event.x) < length / 4:
-                continue
-            if not _known([*branches, *found], p, x, unique, curve):
-                found.append(walk().both(x, p))
-            break
-    return found
+            if not _known(followed, point, unique):
+                followed.append(walk.both(point[:-1], float(point[-1])))
+                break

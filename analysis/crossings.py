@@ -20,7 +20,9 @@ from .continuation import Branches
 if TYPE_CHECKING:
     import pandas as pd
 
-_KINDS = ("fold", "pitchfork", "branch point", "Hopf")
+_KINDS = (
+    "fold", "pitchfork", "branch point", "Hopf", "Neimark-Sacker", "period doubling", "multiple",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -210,3 +210,190 @@ def test_bad_paths_are_refused():
         ContextPath(CTRNN(2, 4, 2), None, None)
     with pytest.raises(ValueError, match="between two single contexts"):
         ContextPath(CTRNN(2, 4, 2, "e-add", contexts=2), np.eye(2), np.eye(2))
+
+
+def decoupled(*modes):
+    """Return a field of pitchforks (p - p_i) x_i - x_i^3, beside an oscillation that dies out."""
+
+    def path(p):
+        def flow(x):
+            pitchforks = [(p - at) * x[:, i] - x[:, i] ** 3 for i, at in enumerate(modes)]
+            y, z = x[:, -2], x[:, -1]
+            return torch.stack([*pitchforks, -y - 3 * z, 3 * y - z], dim=1)
+
+        return FunctionField(flow, len(modes) + 2)
+
+    return path
+
+
+def test_two_modes_that_cross_in_one_step_are_two_pitchforks():
+    """Where both have crossed, four branches have left the trivial one, and cross in turn."""
+    found = follow_fixed_points(decoupled(0.2, 0.21), np.zeros((1, 4)))
+    assert set(found.bifurcations()["kind"]) == {"pitchfork"}
+    assert [event.parameter for event in found[0].bifurcations] == pytest.approx([0.2, 0.21])
+    assert [event.index for event in found[0].bifurcations] == [0, 1]
+    assert len(found) == 5
+    at = np.concatenate([branch.at(0.9) for branch in found])[:, :2]
+    sides = np.array([[a, b] for a in (-1, 0, 1) for b in (-1, 0, 1)]) * np.sqrt([0.7, 0.69])
+    assert np.linalg.norm(at[:, None] - sides, axis=-1).min(axis=0).max() < 0.05
+    assert len(at) == 9
+
+
+def test_modes_that_cross_at_one_point_are_told_as_multiple():
+    found = follow_fixed_points(decoupled(0.2, 0.2), np.zeros((1, 4)))
+    (event,) = found[0].bifurcations
+    assert (event.kind, event.modes, event.index, event.frequency) == ("multiple", 2, 0, 0)
+    assert event.parameter == pytest.approx(0.2, abs=1e-5)
+    assert found.bifurcations()["modes"].tolist() == [2]
+
+
+def test_fold_and_hopf_point_in_one_step_are_told_apart():
+    """A fold at x = 0 beside an oscillation of frequency 0.3 that sets in where x = 0.02."""
+
+    def path(p):
+        def flow(z):
+            x, a, b = z.T
+            return torch.stack(
+                [p - 0.5 + x**2, (x - 0.02) * a - 0.3 * b, 0.3 * a + (x - 0.02) * b], dim=1
+            )
+
+        return FunctionField(flow, 3)
+
+    found = follow_fixed_points(path, points=[(0.0, [-np.sqrt(0.5), 0, 0])])
+    (branch,) = found
+    assert [event.kind for event in branch.bifurcations] == ["fold", "Hopf"]
+    fold, hopf = branch.bifurcations
+    assert (fold.parameter, hopf.parameter) == pytest.approx((0.5, 0.4996))
+    assert (fold.index, hopf.index, fold.modes, hopf.modes) == (0, 1, 1, 2)
+    assert hopf.x[0] == pytest.approx(0.02)
+    assert hopf.frequency == pytest.approx(300 / (2 * np.pi))
+
+
+def test_jump_of_modes_at_a_kink_is_no_hopf_point():
+    """At x = 0 a pair goes from decay to growth without passing the imaginary axis."""
+
+    def path(p):
+        def flow(z):
+            x, a, b = z.T
+            growth = torch.where(x > 0, 0.1, -0.1)
+            return torch.stack([p - 0.5 - x, growth * a - b, a + growth * b], dim=1)
+
+        return FunctionField(flow, 3)
+
+    (event,) = follow_fixed_points(path, points=[(0.0, [-0.5, 0, 0])])[0].bifurcations
+    assert (event.kind, event.modes) == ("multiple", 2)
+    assert event.parameter == pytest.approx(0.5, abs=1e-5)
+
+
+@pytest.mark.parametrize("angle", [*np.linspace(0, 2 * np.pi, 40, endpoint=False), 3.155])
+def test_closed_branch_has_its_folds_wherever_it_begins(angle):
+    start = (0.5 + 0.3 * np.cos(angle), [0.3 * np.sin(angle)])
+    found = follow_fixed_points(
+        one_unit(lambda x, p: 0.09 - (p - 0.5) ** 2 - x**2), points=[start], largest=0.1
+    )
+    (branch,) = found
+    assert branch.ends == ("closed", "closed")
+    assert [kind for kind, _ in kinds(found)] == ["fold", "fold"]
+    assert sorted(p for _, p in kinds(found)) == pytest.approx([0.2, 0.8], abs=1e-8)
+
+
+@pytest.mark.parametrize("begin", [0.02, 0.1, -0.05, 1.0])
+def test_figure_of_eight_closes_after_both_lobes(begin):
+    """(x^2 + q^2)^2 = q^2 - x^2 crosses itself at q = 0; begun near there it passes twice."""
+    share = lambda t: (np.cos(t), np.sin(t) * np.cos(t))  # noqa: E731
+    q, x = np.array(share(np.pi / 2 - begin)) / (1 + np.sin(np.pi / 2 - begin) ** 2)
+    found = follow_fixed_points(
+        one_unit(lambda x, p: (x**2 + p**2) ** 2 - p**2 + x**2),
+        points=[(q, [x])],
+        bounds=(-2, 2),
+    )
+    (branch,) = found
+    assert branch.ends == ("closed", "closed")
+    assert sorted(p for kind, p in kinds(found) if kind == "fold") == pytest.approx([-1, 1])
+    crossings = [p for kind, p in kinds(found) if kind == "branch point"]
+    assert crossings == pytest.approx([0, 0], abs=1e-5)
+
+
+@pytest.mark.parametrize("depth", [0.1, 0.01, 0.001])
+def test_small_s_is_one_branch_that_is_not_stepped_over(depth):
+    """p - 1/2 + e x - x^3 = 0 turns at x = +-sqrt(e / 3), over a range of p that is e^1.5."""
+    found = follow_fixed_points(
+        one_unit(lambda x, p: p - 0.5 + depth * x - x**3), np.linspace(-1, 1, 9)[:, None]
+    )
+    (branch,) = found
+    turns = 2 * np.sqrt(depth**3 / 27) * np.array([-1, 1])
+    assert sorted(p - 0.5 for _, p in kinds(found)) == pytest.approx(turns, abs=1e-9)
+    inside = np.abs(branch.x[:, 0]) < np.sqrt(depth / 3) - 1e-9
+    assert inside.any()
+    assert (branch.index == inside).all()
+
+
+def test_branches_do_not_depend_on_the_steps():
+    made = CTRNN(2, 12, 2, "e-add", contexts=2, seed=0, g=3.0, dtype=torch.float64)
+    path = ContextPath(made, [2.0, 0.0], [0.0, 2.0], [0.3, -0.4])
+    starts = np.random.default_rng(0).normal(size=(20, 12), scale=2.0)
+    usual, fine = (follow_fixed_points(path, starts, largest=most) for most in (0.5, 0.05))
+    rows = [
+        sorted(zip(t["kind"], t["parameter"].round(6), t["index"], strict=True))
+        for t in (usual.bifurcations(), fine.bifurcations())
+    ]
+    assert len(rows[0]) > 5
+    assert rows[0] == rows[1]
+    assert len(set(rows[0])) == len(rows[0])
+    assert len(usual) == len(fine)
+
+
+def test_period_doubling_of_the_logistic_map():
+    """1 - 1 / p has the multiplier 2 - p; at p = 1 it crosses 0, at p = 2 the multiplier is 0."""
+    path = one_unit(lambda x, p: p * x * (1 - x), step=2.0)
+    found = follow_fixed_points(path, [[0.5]], search=[2.0], bounds=(2, 3.6))
+    ((kind, p),) = kinds(found)
+    assert (kind, p) == ("period doubling", pytest.approx(3.0, abs=1e-8))
+    (event,) = found[0].bifurcations
+    assert event.x == pytest.approx([2 / 3])
+    assert event.frequency == pytest.approx(1000 / 4)
+    assert (event.index, event.modes) == (0, 1)
+    whole = follow_fixed_points(path, [[0.0], [0.5]], bounds=(0.5, 3.6))
+    assert [kind for kind, _ in kinds(whole)].count("branch point") == 2
+    assert [kind for kind, _ in kinds(whole)].count("period doubling") == 1
+
+
+def test_neimark_sacker_point_of_a_map():
+    """z -> (1 + p - |z|^2) e^(iw) z: at p = 0 the origin starts to turn by w a step."""
+    w = 0.7
+    turn = torch.tensor([[np.cos(w), np.sin(w)], [-np.sin(w), np.cos(w)]])
+
+    def path(p):
+        def step(z):
+            return (1 + p - (z**2).sum(dim=1, keepdim=True)) * (z @ turn)
+
+        return FunctionField(step, 2, step=2.0)
+
+    found = follow_fixed_points(path, np.zeros((1, 2)), bounds=(-0.5, 0.5))
+    (event,) = found[0].bifurcations
+    assert (event.kind, event.modes) == ("Neimark-Sacker", 2)
+    assert event.parameter == pytest.approx(0.0, abs=1e-8)
+    assert event.frequency == pytest.approx(1000 * w / (2 * np.pi * 2))
+
+
+def test_bifurcation_on_the_step_that_meets_the_bound_is_found():
+    found = follow_fixed_points(
+        one_unit(lambda x, p: (p - 0.97) * x - x**3), points=[(0.0, [0.0])], bounds=(0.0, 1.0)
+    )
+    assert [event.kind for event in found[0].bifurcations] == ["pitchfork"]
+    assert found[0].bifurcations[0].parameter == pytest.approx(0.97)
+    assert found[0].parameter[-2] < 0.97
+
+
+def test_branch_is_switched_to_by_a_shorter_step_where_the_old_one_bends_back():
+    """x = 400 p^3 meets the plane in which a long step looks for p = 4 x, at parameters beyond."""
+
+    def flow(x, p):
+        return (x - 400 * p**3) * (p - 4 * x) * torch.exp(-300 * p * x)
+
+    found = follow_fixed_points(
+        one_unit(flow), points=[(-0.02, [-400 * 0.02**3])], bounds=(-0.02, 0.02)
+    )
+    assert len(found) == 2
+    assert found[1].x[:, 0] == pytest.approx(found[1].parameter / 4)
+    assert np.abs(found[1].parameter).max() <= 0.02
