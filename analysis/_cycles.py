@@ -37,6 +37,10 @@ class Cycles:
     period: Tensor
     calm: Tensor
 
+    def put(self, rows: Tensor, part: Cycles) -> None:
+        self.x, self.period, self.calm = self.x.clone(), self.period.clone(), self.calm.clone()
+        self.x[rows], self.period[rows], self.calm[rows] = part.x, part.period, part.calm
+
 
 @dataclass
 class _Flow:

@@ -9,7 +9,7 @@ import torch
 from scipy import optimize
 from torch import Tensor
 
-from ._cycles import find_cycles
+from ._cycles import Cycles, find_cycles
 from ._newton import (
     CONVERGED,
     CYCLING,
@@ -33,6 +33,8 @@ _COARSE = 1e-3
 # Beyond so many times the largest start a flow that grows by this share in a time constant is
 # followed until it leaves all bounds or slows down, however long that takes.
 _LARGE, _GROWTH = 10.0, 1e-2
+# Flows of a condition that are followed on first, the others if one comes to something.
+_SAMPLE = 16
 # In units of `slow`: a state this calm is near a root or a slow point.
 _CALM = 10.0
 
@@ -132,7 +134,7 @@ def _turn(
     calmer = (drift.size[still] < found.size[rows]) & (drift.size[still] > limits.slow)
     these = rows[calmer]
     found.x[these], found.size[these] = drift.nearest[still][calmer], drift.size[still][calmer]
-    cycles = find_cycles(field, last, condition[rows], limits.slow)
+    cycles = _cycles(field, last, condition[rows], limits.slow)
     turns = torch.isfinite(cycles.period)
     these = rows[turns]
     found.x[these], found.period[these] = cycles.x[turns], cycles.period[turns]
@@ -140,6 +142,22 @@ def _turn(
     found.state[these] = CYCLING
     late[rows[cycles.calm]] = True
     return late, cycles.x[cycles.calm]
+
+
+def _cycles(field: VectorField, x: Tensor, condition: Tensor, slow: float) -> Cycles:
+    """Follow a sample of each condition, and the rest of those in which it helps: not of chaos."""
+    found = Cycles(x, torch.full_like(x[:, 0], torch.nan), torch.zeros_like(condition).bool())
+    first, rest = torch.zeros_like(found.calm), torch.zeros_like(found.calm)
+    for number in condition.unique():
+        mine = (condition == number).nonzero()[:, 0]
+        # Evenly over the starts, which may be in order.
+        first[mine[:: -(-len(mine) // _SAMPLE)]] = True
+    for turn in (first, rest):
+        if turn.any():
+            found.put(turn, find_cycles(field, x[turn], condition[turn], slow))
+        helped = condition[first & (torch.isfinite(found.period) | found.calm)]
+        rest |= torch.isin(condition, helped) & ~first
+    return found
 
 
 def _open(found: Descent) -> Tensor:

@@ -280,6 +280,25 @@ def test_cycles_are_told_with_their_period(tau, method):
     assert "8 cycle" in str(found)
 
 
+def test_of_many_flows_a_sample_is_followed_first(monkeypatch):
+    counts = []
+
+    def counted(field, x, condition, slow):
+        counts.append(len(x))
+        return find_cycles(field, x, condition, slow)
+
+    monkeypatch.setattr("ctxrnn.analysis._search.find_cycles", counted)
+    starts = normal(50, 3)
+    found = find_fixed_points(FunctionField(around, 3), starts=starts)
+    assert set(found.starts["end"]) == {"cycle"}
+    assert counts == [13, 37]
+    counts.clear()
+    turning = FunctionField(lambda x: (x + (5**0.5 - 1) / 2) % 1, 1, step=1.0)
+    found = find_fixed_points(turning, starts=np.linspace(0, 0.9, 50)[:, None])
+    assert set(found.starts["end"]) == {"stalled"}
+    assert counts == [13]
+
+
 def test_cycle_of_a_map_has_the_period_of_its_steps():
     turning = FunctionField(lambda x: (x + 0.3) % 1, 1, step=5.0)
     found = find_fixed_points(turning, starts=np.linspace(0, 0.9, 7)[:, None])
