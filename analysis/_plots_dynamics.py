@@ -51,8 +51,9 @@ def trajectories(
     """Draw trajectories on the first two principal components, with fixed points.
 
     A line is a trajectory, a small dot its beginning. Fixed points are filled circles where stable,
-    crosses where saddles (with a line along each of up to two unstable directions), open circles
-    where unstable, diamonds where marginal; slow points are open squares.
+    crosses where saddles (with a line along each of up to two unstable directions, of a complex
+    pair along its real and imaginary parts), open circles where unstable, diamonds where marginal;
+    slow points are open squares.
 
     Args:
         ax: Axes to draw on.
@@ -99,19 +100,41 @@ def _points(ax: Axes, plane: PCA, points: FixedPoints, colours: list[Any], reach
 
 
 def _unstable(points: FixedPoints, x: np.ndarray, condition: int) -> np.ndarray:
-    """Return up to two unstable directions at a point, real, of norm 1."""
-    matrix = points.field.linearisation(x, condition)[0].cpu().numpy()
+    """Return up to two unstable directions at a point, real, of norm 1, those that grow fastest.
+
+    Of a complex pair they are the real and the imaginary part, at right angles.
+    """
+    field = points.field
+    matrix = field.linearisation(x, condition)[0].cpu().numpy()
     values, vectors = np.linalg.eig(matrix)
-    order = np.argsort(-values.real)[:2]
-    grows = values[order].real > 0
-    return np.asarray(vectors[:, order[grows]].real.T)
+    if field.discrete:
+        with np.errstate(divide="ignore"):
+            values = np.log((1 + field.step * values).astype(complex)) / field.step
+    limit = points.marginal * float(field.rates.mean())
+    found: list[np.ndarray] = []
+    for mode in np.argsort(-values.real, kind="stable"):
+        # One of a pair tells of both.
+        if values[mode].real <= limit or len(found) >= 2:
+            break
+        vector = vectors[:, mode]
+        turned = np.iscomplexobj(vectors) and bool(np.abs(vector.imag).max() > 1e-12)
+        if turned and values[mode].imag < 0:
+            continue
+        # The phase at which both parts are at right angles.
+        vector = vector * np.exp(-0.5j * np.angle(np.sum(vector**2))) if turned else vector
+        parts = (vector.real, vector.imag) if turned else (vector.real,)
+        found += [part / np.linalg.norm(part) for part in parts]
+    return np.array(found[:2]).reshape(-1, len(x))
 
 
 def point_key() -> tuple[list[Any], list[str]]:
     """Return handles and texts of a legend for the points of `trajectories`."""
     from matplotlib.lines import Line2D
 
-    names = {"stable": "stable point", "saddle": "saddle", "slow": "slow point"}
+    names = {
+        "stable": "stable point", "saddle": "saddle", "unstable": "unstable point",
+        "marginal": "marginal point", "slow": "slow point",
+    }  # fmt: skip
     handles = [
         Line2D([], [], marker=_POINTS[kind][0], linestyle="", color="0.3", markersize=5,
                fillstyle=_POINTS[kind][1], markeredgewidth=0.8)
@@ -142,7 +165,8 @@ def spectrum(
 ) -> Axes:
     """Draw the eigenvalues of fixed points, times the time constant, in the complex plane.
 
-    Left of the line at 0 modes decay. Stable points are filled, others open, by condition.
+    Those of a map, log mu / step, stand times the step: log mu. Left of the line at 0
+    modes decay. Stable points are filled, others open, by condition.
 
     Args:
         ax: Axes to draw on.
@@ -162,7 +186,8 @@ def spectrum(
             markeredgewidth=0.6, alpha=0.8,
         )  # fmt: skip
     ax.axvline(0, color="0.6", linewidth=0.8, zorder=0)
-    ax.set(xlabel=r"$\tau\,\mathrm{Re}\,\lambda$", ylabel=r"$\tau\,\mathrm{Im}\,\lambda$")
+    unit, of = ("", r"\log\mu") if points.field.discrete else (r"\tau\,", r"\lambda")
+    ax.set(xlabel=rf"${unit}\mathrm{{Re}}\,{of}$", ylabel=rf"${unit}\mathrm{{Im}}\,{of}$")
     return ax
 
 

@@ -52,7 +52,59 @@ def test_points_are_drawn_by_their_kind_with_unstable_directions(ax):
     assert drawn == pytest.approx(plane.project(found.x))
     assert "%" in ax.get_xlabel()
     assert ax.get_legend_handles_labels()[1] == ["a", "b"]
-    assert len(plots.point_key()[0]) == len(plots.point_key()[1])
+    handles, names = plots.point_key()
+    assert names == [
+        "stable point", "saddle", "unstable point", "marginal point", "slow point",
+    ]  # fmt: skip
+    assert len({(h.get_marker(), h.get_fillstyle()) for h in handles}) == 5
+
+
+def directions(ax, field):
+    """Directions drawn at the saddle at 0, (line, 2)."""
+    found = find_fixed_points(field, starts=np.zeros((1, field.units)), between=0)
+    assert found.kind.tolist() == ["saddle"]
+    plane = fit_pca(np.random.default_rng(0).normal(size=(500, field.units)), field.units)
+    paths = {"a": np.zeros((2, field.units)) + np.eye(2, field.units)}
+    plots.trajectories(ax, plane, paths, points=found)
+    (mark,) = [line for line in ax.lines if line.get_marker() == "X"]
+    lines = [li for li in ax.lines if li.get_marker() == "None" and li.get_linewidth() == 1.4]
+    assert mark.get_xdata() == pytest.approx(plane.project(np.zeros((1, field.units)))[:, 0])
+    drawn = np.array([np.diff(line.get_xydata(), axis=0)[0] for line in lines]).reshape(-1, 2)
+    return drawn, plane.components[:2]
+
+
+@pytest.mark.parametrize("multiplier", [-2.0, 2.0])
+def test_directions_of_maps_are_those_of_multipliers_beyond_one(ax, multiplier):
+    field = FunctionField(lambda x: x * torch.tensor([multiplier, 0.5]), 2, step=1.0)
+    drawn, components = directions(ax, field)
+    expected = components @ np.array([1.0, 0.0])
+    assert len(drawn) == 1
+    assert abs(drawn[0] @ expected) == pytest.approx(np.linalg.norm(drawn[0]))
+
+
+@pytest.mark.parametrize("step", [None, 1.0])
+def test_a_complex_pair_is_drawn_as_real_and_imaginary_part(ax, step):
+    """The plane of the first two units; of the map |mu| is 1.5 though Re mu is 0.2."""
+    turn = np.sqrt(1.5**2 - 0.2**2)
+
+    def function(x):
+        parts = [0.2 * x[:, 0] - turn * x[:, 1], turn * x[:, 0] + 0.2 * x[:, 1], -0.5 * x[:, 2]]
+        return torch.stack(parts, dim=-1)
+
+    drawn, components = directions(ax, FunctionField(function, 3, step=step))
+    assert len(drawn) == 2
+    units = np.linalg.lstsq(components[:, :2], drawn.T, rcond=None)[0].T
+    assert abs(units[0] @ units[1]) < 1e-8 * np.linalg.norm(units[0]) * np.linalg.norm(units[1])
+
+
+def test_spectrum_of_a_map_is_in_units_of_its_step(ax):
+    field = FunctionField(lambda x: x * torch.tensor([0.8, 0.5]), 2, step=10.0)
+    found = find_fixed_points(field, starts=np.zeros((1, 2)))
+    plots.spectrum(ax, found)
+    (line,) = [line for line in ax.lines if line.get_marker() == "o"]
+    assert line.get_xdata() == pytest.approx(np.log([0.8, 0.5]))
+    assert r"\tau" not in ax.get_xlabel()
+    assert r"\log\mu" in ax.get_xlabel()
 
 
 def test_spectrum_is_in_units_of_the_time_constant(ax):
@@ -60,6 +112,7 @@ def test_spectrum_is_in_units_of_the_time_constant(ax):
     plots.spectrum(ax, found, rows=[0])
     (line,) = [line for line in ax.lines if line.get_marker() == "o"]
     assert line.get_xdata() == pytest.approx(found.eigenvalues[0].real * 100)
+    assert r"\tau" in ax.get_xlabel()
 
 
 def test_branches_are_solid_where_stable(ax):
