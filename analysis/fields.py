@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ctxrnn import CTRNN, Contexts
+from ctxrnn import CTRNN, Contexts, Ensemble
 from ctxrnn._checks import check_count, check_finite, check_positive
 from ctxrnn._kernel import available
 
@@ -545,6 +545,11 @@ def vector_field(
         return system
     if isinstance(system, CTRNN):
         return NetworkField(system, context, inputs)
+    if isinstance(system, Ensemble):
+        raise TypeError(
+            "an ensemble has no vector field of its own: give one of its networks, ensemble[0], or "
+            "each of those of ensemble.unstack()"
+        )
     if isinstance(system, nn.Module):
         if context is not None:
             raise ValueError(f"a {type(system).__name__} has no context: leave it out")

@@ -147,7 +147,11 @@ class FixedPoints:
 
     @property
     def frequencies(self) -> np.ndarray:
-        """|Im lambda| / 2 pi of each mode in Hz, (point, unit)."""
+        """|Im lambda| / 2 pi of each mode in Hz, (point, unit).
+
+        A mode of a map that changes sign at every step, mu < 0, has 500 / step: it oscillates with
+        a period of two steps, the fastest that steps can tell, and its point is called a focus.
+        """
         return np.asarray(1000 * np.abs(self.eigenvalues.imag) / (2 * np.pi))
 
     def select(self, mask: np.ndarray | Sequence[Any]) -> FixedPoints:
@@ -215,8 +219,9 @@ def find_fixed_points(
     Saddles between attractors are seldom visited: after the search from the starts Newton steps
     are taken from the midpoints between the points found, `between` times.
 
-    Two ends of one condition are the same point if their distance is below `unique`; the point is
-    then the end with the smallest speed.
+    Two ends of one condition are the same point if their distance is below `unique`. The point is
+    the end with the smallest speed among those of the starts, or of the round of midpoints in which
+    it was first found; later rounds do not change it.
 
     Args:
         system: A `CTRNN` or a member of an `Ensemble`, a torch recurrent layer, or a

@@ -533,6 +533,19 @@ def test_member_of_an_ensemble_is_a_network():
     assert found.x.shape[1] == 6
 
 
+def test_an_ensemble_is_to_be_taken_apart_first():
+    members = [CTRNN(2, n, 2, "e-add", contexts=2, seed=n) for n in (4, 6)]
+    with pytest.raises(TypeError, match=r"ensemble.*unstack\(\)"):
+        find_fixed_points(Ensemble(members), torch.eye(2), starts=normal(8, 6))
+
+
+def test_a_map_that_changes_sign_is_a_focus_of_two_steps():
+    field = FunctionField(lambda x: -0.5 * x, 1, step=10.0)
+    found = find_fixed_points(field, starts=[[1.0]])
+    assert found.kind.tolist() == ["stable focus"]
+    assert found.frequencies == pytest.approx(np.array([[50.0]]))
+
+
 def test_starts_of_each_condition_may_be_its_own():
     made = network([[2.0]])
     field = vector_field(made, None, [[0.0], [0.0]])
