@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from ctxrnn.analysis.clusters import _rates, _variance
 
 from ctxrnn import CTRNN, TrialBatch
 from ctxrnn.analysis import (
@@ -151,3 +152,12 @@ def test_bad_arguments_are_refused():
         unit_clusters(pd.DataFrame(np.eye(2)))
     with pytest.raises(ValueError, match="units hardly differ: got 1 kinds"):
         unit_clusters(pd.DataFrame(np.ones((5, 2))))
+
+
+def test_variance_counts_no_noise_and_no_step_of_a_single_trial():
+    made = CTRNN(1, 4, 1, "e-add", contexts=1, noise=1.0, seed=0)
+    inputs = torch.ones(3, 5, 1)
+    rates = _rates(made, inputs, torch.ones(3, 1))
+    assert np.abs(rates - rates[0]).max() < 1e-6
+    rates = np.array([[[1.0], [5.0]], [[3.0], [9.0]]])
+    assert _variance(rates, np.array([[True, True], [True, False]])) == pytest.approx([1.0])

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 from ctxrnn.analysis._cycles import find_cycles
-from ctxrnn.analysis._newton import Limits
+from ctxrnn.analysis._newton import STATIONARY, Limits, descend, unfinished
 from ctxrnn.analysis._search import follow_flow
+from ctxrnn.analysis.fixed_points import _Found
 from scipy import optimize
 
 from ctxrnn import CTRNN, Contexts, Ensemble
@@ -571,6 +572,74 @@ def test_unit_at_the_kink_of_relu_is_marked():
     assert found.kink.tolist() == [True]
 
 
+def test_kinks_are_those_of_the_gained_and_shifted_potential():
+    made = network(np.zeros((2, 2)), nonlinearity="relu")
+    field = vector_field(made)
+    field._threshold = torch.tensor([[0.5, -1.0]], dtype=F64)
+    field._gain = torch.tensor([[1e-3, 1.0]], dtype=F64)
+    x = torch.tensor([[0.5, 1.0], [0.0, 1.0], [0.5 + 1e-7, 1.0], [1.0, -1.0 + 1e-7]], dtype=F64)
+    kinks = field.kinks(x, torch.zeros(4, dtype=torch.long))
+    assert kinks.tolist() == [True, False, True, False]
+
+
+def test_distance_is_from_the_nearest_start():
+    found = find_fixed_points(FunctionField(lambda x: 1 - x, 1), starts=[[3.0], [1.5], [-4.0]])
+    assert found.distance == pytest.approx([0.5])
+
+
+@pytest.mark.parametrize(("root", "far"), [(9.0, False), (11.0, True)])
+def test_outliers_are_farther_than_ten_mean_distances(root, far):
+    found = find_fixed_points(FunctionField(lambda x: root - x, 1), starts=[[1.0], [-1.0]])
+    assert found.outlier.tolist() == [far]
+
+
+def test_marginal_modes_are_told_by_the_mean_rate():
+    """Rates 1/50 and 1/200 have the mean 0.0125 per ms: modes below 1.25e-5 per ms are marginal."""
+    for slowness, kind in ((1.6e-5, "stable node"), (1.1e-5, "marginal")):
+        weight = np.diag([1 - 50 * slowness, 0.0])
+        made = network(weight, nonlinearity=lambda z: z, tau=np.array([50.0, 200.0]))
+        found = find_fixed_points(made, starts=np.ones((1, 2)))
+        assert found.kind.tolist() == [kind]
+
+
+def test_of_ends_that_are_one_the_calmest_is_the_point():
+    field = FunctionField(lambda x: -x, 1)
+    starts = [[9e-4], [1e-5], [5e-4]]
+    found = find_fixed_points(field, starts=starts, tolerance=1e-3, unique=1e-2)
+    assert found.x == pytest.approx(np.array([[1e-5]]))
+    assert found.speed == pytest.approx([1e-5])
+
+
+def test_midpoints_are_tried_nearest_first_and_give_no_slow_points():
+    found = _Found(FunctionField(lambda x: -x, 1), 1e-3, 1e-2)
+    for x in (-10.0, 0.0, 1.0):
+        found._new(torch.tensor([x], dtype=F64), torch.tensor(0.0, dtype=F64), 0, slow=False)
+    assert found.middles(limit=1)[0].tolist() == [[0.5]]
+    assert found.middles(limit=1)[0].tolist() == [[-5.0]]
+    ends = unfinished(torch.tensor([[5.0]], dtype=F64))
+    ends.size[:], ends.state[:] = 1e-3, STATIONARY
+    where = torch.zeros(1, dtype=torch.long)
+    found.add(ends, where, given=False)
+    assert len(found.x) == 3
+    found.add(ends, where, given=True)
+    assert found.is_slow.tolist() == [False] * 3 + [True]
+
+
+def test_newton_steps_are_tried_from_the_middle_of_a_cycle(monkeypatch):
+    tried = []
+
+    def recorded(field, x, *more, **options):
+        tried.append(x.clone())
+        return descend(field, x, *more, **options)
+
+    monkeypatch.setattr("ctxrnn.analysis._search.descend", recorded)
+    centre = torch.tensor([30.0, 40.0, 0.0], dtype=F64)
+    field = FunctionField(lambda x: around(x - centre), 3)
+    find_fixed_points(field, starts=centre.numpy()[None] + np.array([1.0, 0.5, 0.0]))
+    # All others are states of the flow, at a distance of 1.
+    assert min(float((x - centre)[:, :2].norm(dim=-1).min()) for x in tried) < 0.2
+
+
 def test_visited_states_are_drawn_from_the_trajectory():
     made = CTRNN(2, 6, 2, "e-add", contexts=2, seed=0)
     run = made(torch.randn(3, 10, 2), torch.eye(2)[[0, 1, 1]], generator=0)
@@ -623,10 +692,10 @@ def test_bad_systems_are_refused():
 
 def test_contexts_outside_the_simplex_are_allowed_and_noted():
     made = CTRNN(1, 8, 1, "e-add", contexts=2, seed=0)
-    contexts = [[1.0, 0.0], [0.3, 0.7], [1.5, -0.5], [0.5, 0.6]]
+    contexts = [[1.0, 0.0], [0.3, 0.7], [1.5, -0.5], [0.5, 0.6], [0.5, 0.501], [-1e-3, 1.001]]
     found = find_fixed_points(made, contexts, starts=normal(5, 8))
     table = found.table().drop_duplicates("condition")
-    assert table["simplex"].tolist() == [True, True, False, False]
+    assert table["simplex"].tolist() == [True, True, False, False, False, False]
     parted = Contexts(torch.tensor([[0.5, 0.5]]), torch.tensor([[2.0, 0.0]]))
     both = CTRNN(1, 8, 1, "es-add-sym", contexts=2, seed=0)
     assert vector_field(both, parted).labels["simplex"] == [False]

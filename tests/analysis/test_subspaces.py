@@ -185,3 +185,11 @@ def test_procrustes_distance_is_that_of_singular_values(width):
 def test_bad_arguments_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_captured_is_the_share_of_the_first_that_the_second_holds():
+    line = np.array([[1.0, 0.0], [-1.0, 0.0]])
+    states = {"line": line, "plane": np.array([[1.0, 0], [-1, 0], [0, 1], [0, -1]])}
+    table = compare_subspaces(states, share=0.999).set_index(["a", "b"])
+    assert table.loc[("line", "plane"), "captured"] == pytest.approx(1.0)
+    assert table.loc[("plane", "line"), "captured"] == pytest.approx(0.5)
