@@ -43,7 +43,8 @@ def _accuracy(curves: pd.DataFrame) -> plots.Figure:
     )
     for ax, mine in zip(figure.axes, panels, strict=True):
         for place, mode in enumerate(mine):
-            _curve(ax, curves[curves["mode"] == mode], mode, 2.0 * (place - len(mine) / 2))
+            shift = 3.0 * (place - (len(mine) - 1) / 2)
+            _curve(ax, curves[curves["mode"] == mode], mode, shift)
         _published(ax, curves, mine)
         _frame(ax, sorted(curves["samples"].unique()))
     letters(*figure.axes)
@@ -106,19 +107,24 @@ def _frame(ax: plots.Axes, sizes: Sequence[int]) -> None:
     margin = 0.06 * max(sizes)
     ax.set_xlim(min(sizes) - margin, max(sizes) + margin)
     ax.axhline(50, color="0.75", linewidth=0.8, zorder=0)
+    ax.annotate(
+        "either class at random", (0.99, 49), xycoords=("axes fraction", "data"), ha="right",
+        va="top", fontsize=6, color="0.45",
+    )  # fmt: skip
     ax.set(xlabel="samples, half of them to validate", ylabel="accuracy, % (one of 10)")
     ax.set_ylim(0, 101)
 
 
 def _differences(comparisons: pd.DataFrame) -> plots.Figure:
-    """Draw paired differences at every size, with 95 % intervals over seeds."""
-    pairs = list(dict.fromkeys(zip(comparisons["a"], comparisons["b"], strict=True)))
-    sizes = sorted(comparisons["samples"].unique())
+    """Draw paired differences at up to three sizes, with 95 % intervals over seeds."""
+    known = comparisons[comparisons["n"] > 0]
+    pairs = list(dict.fromkeys(zip(known["a"], known["b"], strict=True)))
+    sizes = sorted(known["samples"].unique())
     shown = sizes if len(sizes) <= 3 else [sizes[0], sizes[len(sizes) // 2], sizes[-1]]
-    figure = plots.new_figure(1, len(shown), size=(7.0, 0.9 + 0.24 * max(1, len(pairs))))
-    for ax, samples in zip(figure.axes, shown, strict=True):
-        rows = comparisons[comparisons["samples"] == samples]
-        for row in rows.to_dict("records"):
+    height = 1.2 + 0.22 * max(1, len(pairs))
+    figure = plots.new_figure(1, max(1, len(shown)), size=(7.0, height))
+    for ax, samples in zip(figure.axes, shown, strict=False):
+        for row in known[known["samples"] == samples].to_dict("records"):
             y = -pairs.index((row["a"], row["b"]))
             mean, low, high = (row[f"difference{end}"] for end in ("", "_low", "_high"))
             colour = LOOKS[row["a"]][0]
@@ -127,10 +133,14 @@ def _differences(comparisons: pd.DataFrame) -> plots.Figure:
             ax.plot(mean, y, "o", color=colour, markerfacecolor=filled, markersize=4)
         ax.axvline(0, color="0.75", linewidth=0.8, zorder=0)
         ax.set_yticks([-k for k in range(len(pairs))], [])
+        ax.set_ylim(0.6 - len(pairs), 0.6)
         ax.set_title(f"{samples} samples", fontsize=8)
         ax.set_xlabel("difference, points")
     figure.axes[0].set_yticks(
         [-k for k in range(len(pairs))], [f"{a} − {b}" for a, b in pairs], fontsize=6.5
+    )
+    figure.supxlabel(
+        "filled: the 95 % interval excludes 0, at least five pairs; open: no claim", fontsize=6.5
     )
     return figure
 
