@@ -247,25 +247,29 @@ def test_modes_that_cross_at_one_point_are_told_as_multiple():
     assert found.bifurcations()["modes"].tolist() == [2]
 
 
-def test_fold_and_hopf_point_in_one_step_are_told_apart():
-    """A fold at x = 0 beside an oscillation of frequency 0.3 that sets in where x = 0.02."""
+@pytest.mark.parametrize(("side", "indices"), [(1, (0, 1)), (-1, (0, 0))])
+def test_fold_and_hopf_point_in_one_step_are_told_apart(side, indices):
+    """A fold at x = 0, unstable above; an oscillation of frequency 0.3 beyond x = side / 50.
+
+    With side = -1 one mode becomes stable and two unstable: in all one, as at a fold alone.
+    """
 
     def path(p):
         def flow(z):
             x, a, b = z.T
-            return torch.stack(
-                [p - 0.5 + x**2, (x - 0.02) * a - 0.3 * b, 0.3 * a + (x - 0.02) * b], dim=1
-            )
+            growth = side * x - 0.02
+            return torch.stack([p - 0.5 + x**2, growth * a - 0.3 * b, 0.3 * a + growth * b], dim=1)
 
         return FunctionField(flow, 3)
 
-    found = follow_fixed_points(path, points=[(0.0, [-np.sqrt(0.5), 0, 0])])
-    (branch,) = found
-    assert [event.kind for event in branch.bifurcations] == ["fold", "Hopf"]
-    fold, hopf = branch.bifurcations
+    begin = (0.0, [-side * np.sqrt(0.5), 0, 0])
+    (branch,) = follow_fixed_points(path, points=[begin], largest=0.2)
+    assert sorted(event.kind for event in branch.bifurcations) == ["Hopf", "fold"]
+    hopf, fold = sorted(branch.bifurcations, key=lambda event: event.kind)
     assert (fold.parameter, hopf.parameter) == pytest.approx((0.5, 0.4996))
-    assert (fold.index, hopf.index, fold.modes, hopf.modes) == (0, 1, 1, 2)
-    assert hopf.x[0] == pytest.approx(0.02)
+    assert (fold.index, hopf.index) == indices
+    assert (fold.modes, hopf.modes) == (1, 2)
+    assert hopf.x[0] == pytest.approx(side / 50)
     assert hopf.frequency == pytest.approx(300 / (2 * np.pi))
 
 
@@ -385,15 +389,19 @@ def test_bifurcation_on_the_step_that_meets_the_bound_is_found():
     assert found[0].parameter[-2] < 0.97
 
 
-def test_branch_is_switched_to_by_a_shorter_step_where_the_old_one_bends_back():
-    """x = 400 p^3 meets the plane in which a long step looks for p = 4 x, at parameters beyond."""
+@pytest.mark.parametrize(("slope", "weight", "bound"), [(4, -300, 0.02), (0.5, 400, 0.06)])
+def test_branch_is_switched_to_by_a_shorter_step_where_the_old_one_bends_back(slope, weight, bound):
+    """x = 400 p^3 meets the plane in which a long step looks for p = slope x.
+
+    With the first bound it does so beyond it, with the second within.
+    """
 
     def flow(x, p):
-        return (x - 400 * p**3) * (p - 4 * x) * torch.exp(-300 * p * x)
+        return (x - 400 * p**3) * (p - slope * x) * torch.exp(weight * p * x)
 
     found = follow_fixed_points(
-        one_unit(flow), points=[(-0.02, [-400 * 0.02**3])], bounds=(-0.02, 0.02)
+        one_unit(flow), points=[(-bound, [-400 * bound**3])], bounds=(-bound, bound)
     )
     assert len(found) == 2
-    assert found[1].x[:, 0] == pytest.approx(found[1].parameter / 4)
-    assert np.abs(found[1].parameter).max() <= 0.02
+    assert found[1].x[:, 0] == pytest.approx(found[1].parameter / slope, abs=1e-6)
+    assert np.abs(found[1].parameter).max() <= bound
