@@ -389,7 +389,7 @@ def test_bifurcation_on_the_step_that_meets_the_bound_is_found():
     assert found[0].parameter[-2] < 0.97
 
 
-@pytest.mark.parametrize(("slope", "weight", "bound"), [(4, -300, 0.02), (0.5, 400, 0.06)])
+@pytest.mark.parametrize(("slope", "weight", "bound"), [(4, -300, 0.02), (0.5, 380, 0.06)])
 def test_branch_is_switched_to_by_a_shorter_step_where_the_old_one_bends_back(slope, weight, bound):
     """x = 400 p^3 meets the plane in which a long step looks for p = slope x.
 
