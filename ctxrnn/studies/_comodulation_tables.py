@@ -107,8 +107,8 @@ def compared(settings: ComodulationSettings, cells: pd.DataFrame) -> pd.DataFram
                 rows.append(
                     {
                         **dict(zip(BASE, key, strict=True)), "measure": measure, "a": a, "b": b,
-                        "difference": found.difference.mean, "low": found.difference.low,
-                        "high": found.difference.high, "n": found.count, "p": found.p,
+                        "difference": found.difference.mean, "difference_low": found.difference.low,
+                        "difference_high": found.difference.high, "n": found.count, "p": found.p,
                         "effect_size": found.effect_size, "claim": found.claim,
                     }
                 )  # fmt: skip
@@ -214,7 +214,8 @@ def _part(
     if found.empty:
         return None
     row = found.iloc[0]
-    told = f"{measure}: {a} - {b} {row['difference']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}]"
+    interval = f"[{row['difference_low']:+.4f}, {row['difference_high']:+.4f}]"
+    told = f"{measure}: {a} - {b} {row['difference']:+.4f} {interval}"
     return {"claim": bool(row["claim"]), "agrees": sign * row["difference"] > 0, "told": told,
             "n": int(row["n"])}  # fmt: skip
 
