@@ -16,8 +16,8 @@ from .subspaces import PCA, Samples
 if TYPE_CHECKING:
     import pandas as pd
 
-# Okabe and Ito (2008), without the colours of the mechanisms' own figures and without yellow.
-CONTEXT_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+# Okabe and Ito (2008), without yellow; first those that stand for no mechanism.
+CONTEXT_COLOURS = ("#56B4E9", "#E69F00", "#000000", "#CC79A7", "#009E73", "#0072B2", "#D55E00")
 _POINTS: Mapping[str, tuple[str, Literal["full", "none"]]] = {
     "stable": ("o", "full"),
     "saddle": ("X", "full"),

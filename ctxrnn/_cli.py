@@ -95,12 +95,13 @@ def study() -> None:
     """
 
 
-@app.command(
-    epilog="Example: ctxrnn analyse results/reproduce-quick/networks/s-sym_N51_K10_*.safetensors"
-)
-@click.argument("network", type=click.Path(path_type=Path))
+@app.command(epilog="Example: ctxrnn analyse results/reproduce-quick/networks/s-sym_*.safetensors")
+@click.argument("networks", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="Folder.  [default: results/analyse-NAME]"
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder; of several networks, the one that theirs are made in.  "
+    "[default: results/analyse-NAME]",
 )
 @click.option("--trials", default=64, help="Trials per task.")
 @click.option("--starts", default=64, help="Starts of the search for fixed points per context.")
@@ -110,7 +111,7 @@ def study() -> None:
 @click.option("--ring", default=16, help="Units of each stimulus ring of --tasks.")
 @click.option("--seed", default=0, help="Seed of trials and starts.")
 def analyse(
-    network: Path,
+    networks: tuple[Path, ...],
     out: Path | None,
     trials: int,
     starts: int,
@@ -120,13 +121,15 @@ def analyse(
     ring: int,
     seed: int,
 ) -> None:
-    """Take a trained network apart: what do its contexts do to its dynamics?
+    """Take trained networks apart: what do their contexts do to their dynamics?
 
-    Writes figures (PDF, PNG), tables (Parquet, CSV) and report.html: accuracy, trajectories with
-    fixed points, their stability, how they move between contexts, subspaces, deformation of the
-    flow, units and weights. NETWORK is a file written by `ctxrnn.save`, a study or `reproduce`.
+    Writes figures (PDF, PNG), tables (Parquet, CSV) and report.html: accuracy and psychometric
+    curves, trajectories, fixed points with the stimulus off and in each epoch, how they move
+    between contexts beside the choices there, subspaces, tangling, deformation of the flow, units,
+    lesions and weights. NETWORKS are files written by `ctxrnn.save`, a study or `reproduce`; of
+    several, each gets a folder of its own.
     """
-    from ctxrnn.studies import analyse as run
+    from ctxrnn.studies._analyse import analyse_each
     from ctxrnn.tasks import task_set
 
     tasks = None if names is None else task_set(names.split(","), dt=dt, ring=ring)
@@ -136,8 +139,18 @@ def analyse(
         if any(len(pair) != 2 for pair in parted):
             raise ValueError(f"--pairs must look like go:anti,dms:dnms: got {pairs}")
         chosen = [(a, b) for a, b in parted]
-    folder = run(network, tasks, out, trials=trials, starts=starts, pairs=chosen, seed=seed)
-    click.echo(f"report: {folder / 'report.html'}")
+    failed = []
+    for folder, told in analyse_each(
+        networks, tasks, out, trials=trials, starts=starts, pairs=chosen, seed=seed
+    ):
+        if folder is None:
+            failed.append(told)
+        else:
+            click.echo(f"report: {folder / 'report.html'}")
+    if failed:
+        raise ValueError(
+            f"{len(failed)} of {len(networks)} networks could not be analysed: {'; '.join(failed)}"
+        )
 
 
 @app.command(epilog="Example: ctxrnn models --units 64 --contexts 20")

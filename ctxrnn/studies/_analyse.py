@@ -7,7 +7,7 @@ import html
 import json
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,8 @@ import numpy as np
 from ctxrnn import CTRNN, load, load_notes
 from ctxrnn._checkpoint import versions, write_atomically
 from ctxrnn._checks import check_count, unknown_name
+from ctxrnn._threads import limited
+from ctxrnn.studies._desk import stops
 from ctxrnn.studies._page import figure_of, page_of, scrolling, table_of
 from ctxrnn.studies._results import ResultsFolder
 
@@ -42,9 +44,10 @@ def analyse(
     seed: int = 0,
     progress: bool | None = None,
 ) -> Path:
-    """Take a trained network apart: accuracy, fixed points, continuation, geometry, units, weights.
+    """Take a trained network apart: behaviour, fixed points, geometry, units, weights.
 
-    A part that fails is told, with a warning and on the page, and the others go on.
+    Computed by one thread: the matrices are small. A part that fails is told, with a warning and
+    on the page, and the others go on.
 
     Args:
         network: The network, or the file that it was saved in; it is not changed.
@@ -65,6 +68,7 @@ def analyse(
         ValueError: If the tasks are not known or do not fit, or the folder holds other things.
         OSError: If a file cannot be read or written.
     """
+    from threadpoolctl import threadpool_limits
     from tqdm import tqdm
 
     from ctxrnn.analysis import plots
@@ -74,7 +78,9 @@ def analyse(
     check_count("starts", starts)
     name = "network"
     if not isinstance(network, CTRNN):
-        name, path = Path(network).stem, network
+        name, path = Path(network).stem, Path(network)
+        if path.is_dir():
+            raise ValueError(f"{path} is a folder: name the files of networks in it{_within(path)}")
         network = load(path)
         tasks = _noted_tasks(path) if tasks is None else tasks
     if tasks is None:
@@ -83,17 +89,26 @@ def analyse(
     chosen = _pairs(tasks, pairs)
     results = ResultsFolder(Path("results") / f"analyse-{name}" if folder is None else folder)
     _claim(results.path, name)
-    view = View(network, tasks, trials=trials, starts=starts, pairs=chosen, seed=seed)
+    with limited(), threadpool_limits(1):
+        view = View(network, tasks, trials=trials, starts=starts, pairs=chosen, seed=seed)
     page = [f"<h1>{html.escape(name)}</h1>", _about(network, view)]
     wanted = [part for part in PARTS if view.modulated or not part[2]]
     shown = None if progress is None else not progress
-    with plots.style(), tqdm(wanted, disable=shown, unit="part", leave=False) as bar:
+    with (
+        limited(),
+        threadpool_limits(1),
+        plots.style(),
+        tqdm(wanted, disable=shown, unit="part", leave=False) as bar,
+    ):
         for label, function, _ in bar:
             bar.set_description(label)
             try:
                 page += _written(results, label, function(view))
-            except (ValueError, RuntimeError, ArithmeticError, np.linalg.LinAlgError) as error:
-                told = " ".join(str(error).split())
+            except Exception as error:
+                if stops(error):
+                    raise
+                told = f"{type(error).__name__}: {' '.join(str(error).split())}"
+                logger.debug("traceback", exc_info=True)
                 warnings.warn(f"{label} was left out: {told}", stacklevel=2)
                 page.append(f"<h2>{label}</h2><p>Left out: {html.escape(told)}</p>")
     if not view.modulated:
@@ -106,6 +121,57 @@ def analyse(
     )
     write_atomically(results.path / "report.html", page_of(name, page).encode())
     return results.path
+
+
+def _within(folder: Path) -> str:
+    """Return where the networks of a results folder are, as an example."""
+    for place in (folder, folder / "networks"):
+        if next(place.glob("*.safetensors"), None) is not None:
+            return f", such as {place}/*.safetensors"
+    return ""
+
+
+def analyse_each(
+    networks: Sequence[Path], tasks: TaskSet | None = None, out: Path | None = None, **options: Any
+) -> Iterator[tuple[Path | None, str]]:
+    """Analyse several networks one after another, each into a folder of its own.
+
+    Args:
+        networks: Their files.
+        tasks: See `analyse`.
+        out: The folder of a single network, or the one in which those of several are made; None for
+            `results/analyse-NAME` each.
+        options: See `analyse`.
+
+    Yields:
+        Of each network its folder, or None and why it could not be analysed. The error of a single
+        one is raised.
+    """
+    for path, folder in zip(networks, _folders(networks, out), strict=True):
+        try:
+            found = analyse(path, tasks, folder, **options)
+        except (ValueError, TypeError, OSError, RuntimeError) as error:
+            if len(networks) == 1 or stops(error):
+                raise
+            # Most errors name the file themselves.
+            told = " ".join(str(error).split())
+            yield None, told if str(path) in told else f"{path}: {told}"
+        else:
+            yield found, ""
+
+
+def _folders(networks: Sequence[Path], out: Path | None) -> list[Path | None]:
+    """Return where each network's analysis goes; None for the default of a single one."""
+    if len(networks) == 1:
+        return [out]
+    names = [path.stem for path in networks]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(
+            f"networks must have different file names, as their folders are called after them: got "
+            f"{twice} twice; analyse them apart, with --out"
+        )
+    return [(out or Path("results")) / f"analyse-{name}" for name in names]
 
 
 def _noted_tasks(path: str | Path) -> TaskSet:

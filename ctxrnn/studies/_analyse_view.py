@@ -20,6 +20,8 @@ from ctxrnn.analysis import (
     find_fixed_points,
     fit_pca,
     follow_fixed_points,
+    plots,
+    task_variance,
     visited_states,
 )
 from ctxrnn.tasks import TaskSet
@@ -119,6 +121,21 @@ class View:
     def plane(self) -> PCA:
         """Principal components of all visited states."""
         return fit_pca(np.concatenate([self.visited(k) for k in range(len(self.names))]))
+
+    @property
+    def state(self) -> str:
+        """What the states are called."""
+        return "potentials" if self.network.form == "current" else "rates"
+
+    @property
+    def colour(self) -> str:
+        """Colour of the network's mechanism."""
+        return plots.MECHANISM_COLOURS[plots.mechanism(str(self.network.variant))]
+
+    @functools.cached_property
+    def variance(self) -> pd.DataFrame:
+        """Task variance of each unit, (unit, task)."""
+        return task_variance(self.network, self.tasks, trials=self.trials, seed=self.seed)
 
     @functools.cached_property
     def points(self) -> FixedPoints:

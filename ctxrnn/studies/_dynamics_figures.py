@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Tables = Mapping[str, "pd.DataFrame"]
 
 # Colours of two tasks, which are none of a mechanism.
-_TASKS = ("#56B4E9", "#E69F00")
+_TASKS = tuple(plots.colours_of(range(2)).values())
 _MARKS = {"stable": "o", "saddle": "X", "slow": "s", "marginal": "D", "unstable": "D"}
 
 
