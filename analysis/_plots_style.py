@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,6 +87,17 @@ def new_figure(rows: int = 1, columns: int = 1, *, size: tuple[float, float]) ->
     figure = Figure(figsize=size, layout="constrained")
     figure.subplots(rows, columns)
     return figure
+
+
+def key(looks: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[list[Any], list[str]]:
+    """Return handles and texts of a legend, of lines or markers that need not be drawn.
+
+    Args:
+        looks: Text and look of each entry, as of `Axes.plot`.
+    """
+    from matplotlib.lines import Line2D
+
+    return [Line2D([], [], **look) for _, look in looks], [text for text, _ in looks]
 
 
 def save_figure(figure: Figure, path: str | Path) -> list[Path]:

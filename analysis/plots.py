@@ -39,6 +39,7 @@ from ._plots_style import MECHANISM_COLOURS as MECHANISM_COLOURS
 from ._plots_style import STYLE as STYLE
 from ._plots_style import band as band
 from ._plots_style import interval_of, line, replicates
+from ._plots_style import key as key
 from ._plots_style import mechanism as mechanism
 from ._plots_style import new_figure as new_figure
 from ._plots_style import save_figure as save_figure

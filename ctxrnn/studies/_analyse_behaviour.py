@@ -165,12 +165,14 @@ def _drawn(view: View, trials: pd.DataFrame) -> tuple[pd.DataFrame, plots.Figure
     for ax in figure.axes[len(names) :]:
         ax.remove()
     looks = plots.colours_of(["relevant", "irrelevant"])
-    from matplotlib.lines import Line2D
-
-    handles = [Line2D([], [], color=colour, marker=mark, markersize=3.5)
-               for colour, mark in zip(looks.values(), "os", strict=True)]  # fmt: skip
-    figure.legend(handles, ["evidence that counts", "evidence that does not"],
-                  loc="outside lower center", ncols=2)  # fmt: skip
+    told = ("evidence that counts", "evidence that does not")
+    handles, texts = plots.key(
+        [
+            (text, {"color": colour, "marker": mark, "markersize": 3.5})
+            for text, colour, mark in zip(told, looks.values(), "os", strict=True)
+        ]
+    )
+    figure.legend(handles, texts, loc="outside lower center", ncols=2)
     return pd.DataFrame(fits), figure
 
 

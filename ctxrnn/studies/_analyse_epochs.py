@@ -107,13 +107,10 @@ def separation(view: View) -> Part:
 
 
 def _key(figure: plots.Figure, colour: str, twins: bool) -> None:
-    from matplotlib.lines import Line2D
-
-    looks: list[tuple[str, Any, str]] = [("o", "none", "other tasks" if twins else "two tasks")]
-    if twins:
-        looks.insert(0, ("D", "full", "same stimuli, other answers"))
-    handles = [
-        Line2D([], [], marker=mark, fillstyle=fill, color=colour, linestyle="", markersize=3.5)
-        for mark, fill, _ in looks
+    look = {"color": colour, "linestyle": "", "markersize": 3.5}
+    looks = [
+        ("other tasks" if twins else "two tasks", {**look, "marker": "o", "fillstyle": "none"})
     ]
-    figure.legend(handles, [text for *_, text in looks], loc="outside lower center", ncols=2)
+    if twins:
+        looks.insert(0, ("same stimuli, other answers", {**look, "marker": "D"}))
+    figure.legend(*plots.key(looks), loc="outside lower center", ncols=2)

@@ -161,16 +161,16 @@ def _draw(
 
 
 def _key(figure: plots.Figure, events: pd.DataFrame, answered: bool) -> None:
-    from matplotlib.lines import Line2D
-
     handles, texts = plots.event_key(list(events["kind"]) if len(events) else [])
     if answered:
-        for text, colour, dashes in (
-            ("as the first task", "0.2", "-"), ("as the second", "0.2", (0, (5, 1.5))),
-            ("neither", "0.35", (0, (1, 1.2))),
-        ):  # fmt: skip
-            handles.append(Line2D([], [], color=colour, linestyle=dashes))
-            texts.append(text)
+        lines, names = plots.key(
+            [
+                ("as the first task", {"color": "0.2"}),
+                ("as the second", {"color": "0.2", "linestyle": (0, (5, 1.5))}),
+                ("neither", {"color": "0.35", "linestyle": (0, (1, 1.2))}),
+            ]
+        )
+        handles, texts = handles + lines, texts + names
     if texts:
         # Wide figures have room for all of them in one row.
         width = figure.get_size_inches()[0]

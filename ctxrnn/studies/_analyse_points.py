@@ -68,14 +68,10 @@ def _look(kind: str) -> dict[str, Any]:
 
 
 def _kind_key(figure: plots.Figure, kinds: Sequence[str]) -> None:
-    from matplotlib.lines import Line2D
-
     if kinds:
-        handles = [
-            Line2D([], [], marker=KINDS[kind][1], color=KINDS[kind][0], linestyle="", **_look(kind))
-            for kind in kinds
-        ]
-        figure.legend(handles, kinds, loc="outside lower center", ncols=len(kinds))
+        looks = [(k, {"color": KINDS[k][0], "marker": KINDS[k][1], "linestyle": "", **_look(k)})
+                 for k in kinds]  # fmt: skip
+        figure.legend(*plots.key(looks), loc="outside lower center", ncols=len(kinds))
 
 
 def fixed_points(view: View) -> Part:

@@ -98,10 +98,8 @@ def _plane(ax: plots.Axes, paths: pd.DataFrame, points: pd.DataFrame, variant: s
 
 
 def _plane_key(paths: pd.DataFrame) -> tuple[list[Any], list[str]]:
-    from matplotlib.lines import Line2D
-
     tasks = list(dict.fromkeys(paths["task"]))
-    handles = [Line2D([], [], color=colour) for colour, _ in zip(_TASKS, tasks, strict=False)]
+    handles, _ = plots.key([("", {"color": colour}) for colour in _TASKS[: len(tasks)]])
     points, names = plots.point_key()
     return [*handles, *points], [*tasks, *names]
 
@@ -138,11 +136,13 @@ def _bifurcations(tables: Tables) -> plots.Figure:
 
 
 def _choice_key(pair: tuple[str, str]) -> tuple[list[Any], list[str]]:
-    from matplotlib.lines import Line2D
-
-    looks: list[tuple[str, Any]] = [("0.2", "-"), ("0.2", (0, (5, 1.5))), ("0.35", (0, (1, 1.2)))]
-    handles = [Line2D([], [], color=colour, linestyle=dashes) for colour, dashes in looks]
-    return handles, [f"as {pair[0]}", f"as {pair[1]}", "neither"]
+    return plots.key(
+        [
+            (f"as {pair[0]}", {"color": "0.2"}),
+            (f"as {pair[1]}", {"color": "0.2", "linestyle": (0, (5, 1.5))}),
+            ("neither", {"color": "0.35", "linestyle": (0, (1, 1.2))}),
+        ]
+    )
 
 
 def _path(
