@@ -127,14 +127,19 @@ def _unstable(points: FixedPoints, x: np.ndarray, condition: int) -> np.ndarray:
     return np.array(found[:2]).reshape(-1, len(x))
 
 
-def point_key() -> tuple[list[Any], list[str]]:
-    """Return handles and texts of a legend for the points of `trajectories`."""
+def point_key(kinds: Sequence[str] | None = None) -> tuple[list[Any], list[str]]:
+    """Return handles and texts of a legend for the points of `trajectories`.
+
+    Args:
+        kinds: Which of "stable", "saddle", "unstable", "marginal" and "slow"; None for all.
+    """
     from matplotlib.lines import Line2D
 
     names = {
         "stable": "stable point", "saddle": "saddle", "unstable": "unstable point",
         "marginal": "marginal point", "slow": "slow point",
     }  # fmt: skip
+    names = {kind: text for kind, text in names.items() if kinds is None or kind in kinds}
     handles = [
         Line2D([], [], marker=_POINTS[kind][0], linestyle="", color="0.3", markersize=5,
                fillstyle=_POINTS[kind][1], markeredgewidth=0.8)

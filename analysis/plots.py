@@ -233,8 +233,8 @@ def interval_points(
             )  # fmt: skip
         else:
             ax.annotate(
-                f"{interval.mean:.{decimals}f}", (place + 0.12, interval.mean), xytext=(6, 2),
-                textcoords="offset points", fontsize=6.5,
+                f"{interval.mean:.{decimals}f}", (place + 0.12, interval.mean), xytext=(4, 2),
+                textcoords="offset points", fontsize=6,
             )  # fmt: skip
     if across:
         ax.set_yticks(range(len(variants)), ticks)

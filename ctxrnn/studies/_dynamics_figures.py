@@ -17,7 +17,7 @@ Tables = Mapping[str, "pd.DataFrame"]
 
 # Colours of two tasks, which are none of a mechanism.
 _TASKS = tuple(plots.colours_of(range(2)).values())
-_MARKS = {"stable": "o", "saddle": "X", "slow": "s", "marginal": "D", "unstable": "D"}
+_MARKS = {"stable": "o", "saddle": "X", "slow": "s", "marginal": "D", "unstable": "o"}
 
 
 def dynamics_figures(tables: Tables) -> dict[str, Callable[[Tables], plots.Figure]]:
@@ -56,7 +56,7 @@ def _dynamics(tables: Tables) -> plots.Figure:
             tables["fixed_points"],
             variant,
         )
-    handles, texts = _plane_key(tables["trajectories"])
+    handles, texts = _plane_key(tables["trajectories"], tables["fixed_points"])
     top.legend(handles, texts, loc="outside lower center", ncols=len(texts))
     names = [name for name in list(SUMMARIES)[:4] if tables["networks"][name].notna().any()]
     lower = np.atleast_1d(bottom.subplots(1, len(names), sharey=False))
@@ -66,7 +66,7 @@ def _dynamics(tables: Tables) -> plots.Figure:
             across=True,
         )  # fmt: skip
         high = ax.get_xlim()[1]
-        ax.set_xlim(-0.05 * high, high)
+        ax.set_xlim(-0.05 * high, 1.04 * high)
         ax.set_yticks(range(len(variants)), variants if ax is lower[0] else [""] * len(variants))
     _letters([*upper, *lower])
     return figure
@@ -97,10 +97,11 @@ def _plane(ax: plots.Axes, paths: pd.DataFrame, points: pd.DataFrame, variant: s
         axis.set_label_text(f"PC {number} ({100 * paths[f'share_{number}'].iloc[0]:.0f} %)")
 
 
-def _plane_key(paths: pd.DataFrame) -> tuple[list[Any], list[str]]:
+def _plane_key(paths: pd.DataFrame, found: pd.DataFrame) -> tuple[list[Any], list[str]]:
     tasks = list(dict.fromkeys(paths["task"]))
     handles, _ = plots.key([("", {"color": colour}) for colour in _TASKS[: len(tasks)]])
-    points, names = plots.point_key()
+    shown = found[found["task"].isin([*tasks, "no context"])]
+    points, names = plots.point_key(list(shown["kind"]))
     return [*handles, *points], [*tasks, *names]
 
 

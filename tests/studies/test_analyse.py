@@ -137,26 +137,24 @@ def test_epochs_hold_the_input_of_one_trial_constant():
     assert representative(view, 2, "response") == pytest.approx(np.zeros(TASKS.inputs))
 
 
-def test_points_of_an_epoch_are_roots_of_the_velocity_with_its_input():
+def test_points_of_an_epoch_are_those_of_its_context_and_input():
     network = made("s-sym", dtype=torch.float64, g=1.8)
     view = view_of(network)
     part = _analyse_points.epoch_points(view)
     table, counts = part.tables["epoch_points"], part.tables["epoch_kinds"]
     assert len(counts) == 3 + 3 + 1 + 1 + 3
     assert counts[list(_analyse_points.KINDS)].to_numpy().sum() == len(table)
-    # The state that the network comes to rest in is one of those found.
-    for k, epoch in ((0, "stimulus"), (2, "delay")):
+    for k, epoch in ((0, "stimulus"), (1, "fixation"), (2, "delay")):
+        starts = visited_states(view.visited(k), view.starts, seed=0)
+        direct = find_fixed_points(network, np.eye(3)[k], representative(view, k, epoch), starts)
+        mine = table[(table["task"] == TASKS.names[k]) & (table["epoch"] == epoch)]
+        assert mine["time_constant"].tolist() == pytest.approx(direct.time_constants[:, 0].tolist())
+        # Roots of the network's own velocity, in its context and with that input.
         u = torch.tensor(representative(view, k, epoch))
         circuit = network.circuit(torch.eye(3, dtype=torch.float64)[k : k + 1])
-        x = torch.zeros(1, network.units, dtype=torch.float64)
         with torch.no_grad():
-            for _ in range(4000):
-                x = x + 20 * network.velocity(circuit, x, u)
-            speed = float(100 * network.velocity(circuit, x, u).norm())
-        mine = table[(table["task"] == TASKS.names[k]) & (table["epoch"] == epoch)]
-        if speed < 1e-9:
-            assert mine["kind"].str.startswith("stable").any()
-        assert (mine.loc[~mine["slow"], "speed"] < 1e-9).all()
+            speed = 100 * network.velocity(circuit, torch.tensor(direct.x), u).norm(dim=1)
+        assert float(speed[~torch.tensor(direct.slow)].max()) < 1e-9
 
 
 def test_separation_is_distance_over_spread():
