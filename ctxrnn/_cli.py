@@ -39,10 +39,11 @@ def app(debug: bool) -> None:
 @click.option("--seeds", type=int, help="Networks per mechanism.  [default: as the scale says]")
 @click.option("--workers", type=int, help="Processes, one thread each.  [default: one per core]")
 def reproduce(scale: str, out: Path | None, seeds: int | None, workers: int | None) -> None:
-    """Train each mechanism at equal parameter counts, then make the context ambiguous.
+    """Train and compare mechanisms: many tasks, ambiguous contexts, dynamics.
 
     Trains networks without context and with excitability, synaptic and combined modulation on
-    neurogym tasks; measures accuracy, clean and with mixed contexts; writes networks, records
+    neurogym tasks at equal parameter counts; measures accuracy, clean and with mixed contexts, and
+    what the contexts do to the dynamics; writes networks, records
     (Parquet, CSV), figures (PDF, PNG) and report.html into one folder. Stopped at any moment, the
     same command goes on where it was.
     """
