@@ -49,7 +49,9 @@ def test_a_line_is_the_component_in_one_combination(ax, number):
 def test_colour_is_chosen_and_many_levels_have_no_dashes(ax):
     plots.demixed_component(ax, MODEL, X, "stimulus", colour="context")
     drawn = courses(ax)
-    assert [line.get_color() for line in drawn] == ["#0072B2"] * 5 + ["#D55E00"] * 5
+    first, second = plots.colours_of([0, 1]).values()
+    assert first != second
+    assert [line.get_color() for line in drawn] == [first] * 5 + [second] * 5
     assert {line.get_linestyle() for line in drawn} == {"-"}
     assert ax.get_legend_handles_labels()[1] == ["0", "1"]
     assert ax.get_xlabel() == "time step"
