@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -253,11 +253,10 @@ def make_encoder(config: EncoderConfig, *, seed: int = 0) -> Encoder:
 
 def sizes_of(encoder: Encoder, channels: int) -> tuple[int, int]:
     """Return the channels of the modulated layer, and the number of features."""
-    kept: dict[str, Any] = {}
     was = encoder.training
     encoder.eval()
     with torch.no_grad():
         h = encoder.below(torch.zeros(1, channels, 32, 32))
-        kept["features"] = encoder.above(h).shape[1]
+        features = encoder.above(h).shape[1]
     encoder.train(was)
-    return h.shape[1], kept["features"]
+    return h.shape[1], features

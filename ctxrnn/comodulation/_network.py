@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -279,10 +278,3 @@ def make_readout(units: int, outputs: int, seed: int) -> nn.Linear:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "readout", outputs))
         return nn.Linear(units, outputs)
-
-
-def describe(config: Any) -> dict[str, Any]:
-    """Return settings as JSON-able values."""
-    import dataclasses
-
-    return dataclasses.asdict(config)

@@ -291,10 +291,9 @@ def tune(
         result.history.append({"epoch": epoch + 0.0, "step": step + 0.0, **told})
         return float(told["score"])
 
-    first = evaluated(0, 0)
+    evaluated(0, 0)
     if run.optimiser is None:
         return result
-    del first
     device = own.readout.weight.device
     for epoch in range(1, config.epochs + 1):
         order = epoch_order(len(train), seed, epoch)

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 BASE = ["layer", "skips", "decoder", "length", "version", "head_epochs"]
 """Axes that conditions are compared within."""
-CONTROLS = ("shuffled-label", "permuted-gain", "input-noise", "learned-gain", "bias-only")
 ATTRIBUTES = (
     "f1", "precision", "recall", "accuracy", "balanced_accuracy", "mean_average_precision",
     "f1_tuned", "ece", "ece_scaled", "ece_positive", "nll", "brier",
@@ -123,7 +122,6 @@ class Claim:
         name: O1 to O9.
         text: What reviewers of the paper describe.
         parts: (measure, a, b, sign) each: the difference a - b should have this sign.
-        version: Which versions it speaks of, "" for all.
         where: Which lengths: "short", or "all".
     """
 
