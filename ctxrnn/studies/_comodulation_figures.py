@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ctxrnn.analysis import mean_interval, plots
+from ctxrnn.studies._comodulation_embedding import representations
 from ctxrnn.studies._comodulation_settings import ComodulationSettings
 from ctxrnn.studies._comodulation_tables import BASE, FEWER
 from ctxrnn.studies._results import Tables
@@ -68,6 +69,10 @@ def figures(settings: ComodulationSettings, tables: Tables) -> dict[str, plots.F
             alike = _alike(tables, mine)
             if alike is not None:
                 found[f"likeness{name}"] = likeness(settings, mine, alike)
+            shown = _shown(tables, mine)
+            if shown is not None:
+                found[f"representations{name}"] = figure = representations(shown, mine)
+                _title(figure, mine, f"{_where(settings, mine)}; images of the first network")
             bins = tables["reliability"].merge(
                 mine[[*BASE, "condition", "joint", "rate", "seed", "arm"]],
                 on=[*BASE, "condition", "joint", "rate", "seed"],
@@ -100,7 +105,8 @@ def _title(figure: plots.Figure, cells: pd.DataFrame, more: str = "") -> None:
 def _where(settings: ComodulationSettings, cells: pd.DataFrame) -> str:
     row = cells.iloc[0]
     text = f"; {row['version']}" if settings.classes else ""
-    text += f"; first stage of {row['length']} epochs, {cells['seed'].nunique()} networks"
+    epochs = "1 epoch" if row["length"] == 1 else f"{row['length']} epochs"
+    text += f"; first stage of {epochs}, {cells['seed'].nunique()} networks"
     return text
 
 
@@ -162,6 +168,15 @@ def _alike(tables: Tables, cells: pd.DataFrame) -> pd.DataFrame | None:
     keys = [*BASE, "condition", "joint", "rate", "seed"]
     found = tables["similarity"].merge(cells.loc[cells["arm"] == "comod", keys], on=keys)
     return found if set(found["what"]) == {"couplings", "gains"} else None
+
+
+def _shown(tables: Tables, cells: pd.DataFrame) -> pd.DataFrame | None:
+    """Return the images of `representations` at the chosen rates."""
+    if "embedding" not in tables:
+        return None
+    keys = [*BASE, "condition", "joint", "rate", "seed"]
+    found = tables["embedding"].merge(cells[[*keys, "arm"]], on=keys)
+    return found if len(found) else None
 
 
 def gains(settings: ComodulationSettings, cells: pd.DataFrame) -> plots.Figure:

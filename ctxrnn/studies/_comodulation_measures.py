@@ -109,6 +109,7 @@ def measure(
         "steps_per_epoch": -(-len(data["train"]) // settings.tune.batch),
     }
     values |= _performance(logits, labels, classes)
+    values["score_running"] = _running_score(tuned, data["test"], classes)
     calibration, bins = _calibration(logits, labels, classes)
     values |= calibration
     values |= _noise(tuned, data["test"], logits["test"], settings, seed)
@@ -138,6 +139,16 @@ def _performance(
         "mean_average_precision": float(np.nanmean(precision)),
         "predicted_share": float((p["test"] >= 0.5).mean()),
     }
+
+
+def _running_score(tuned: Tuned, test: Examples, classes: bool) -> float:
+    """Return the score with the running gain of training in place of the probe's."""
+    condition = tuned.modulation.condition
+    if not condition.stochastic or condition.through:
+        return math.nan
+    gain = tuned.modulation.decision_gain()
+    logits = predict(tuned.network, test, tuned.modulation, gain)
+    return float(score_of(classes)(logits, test.labels)["score"])
 
 
 def _by_attribute(

@@ -32,6 +32,8 @@ from ctxrnn.comodulation import (
 )
 from ctxrnn.comodulation._network import make_readout
 from ctxrnn.studies._cells import Cell, cell_key
+from ctxrnn.studies._comodulation_embedding import ARMS as EMBEDDED
+from ctxrnn.studies._comodulation_embedding import embedding
 from ctxrnn.studies._comodulation_measures import Measured, first_score, measure, score_of
 from ctxrnn.studies._comodulation_settings import (
     ComodulationSettings,
@@ -403,7 +405,10 @@ class _Base:
             config=dataclasses.replace(settings.tune, learning_rate=rate), seed=self.seed,
             report=lambda share: report(0.9 * share),
         )  # fmt: skip
-        found = measure(self._before(), tuned, data, settings, self._meaning(), self.seed)
+        meaning = self._meaning()
+        found = measure(self._before(), tuned, data, settings, meaning, self.seed)
+        if cell["seed"] == 0 and not cell["joint"] and cell["condition"] in EMBEDDED:
+            found.tables["embedding"] = embedding(self._before(), tuned, data["test"], meaning)
         first = {
             "first_epoch": int(self.notes["epoch"]),
             "first_score": float(self.notes["history"][self.notes["epoch"] - 1]["score"]),
@@ -428,7 +433,10 @@ class _Base:
         none = {"group": None, "group_names": None}
         if self.settings.classes:
             names = list(groups) if self.version == "V2" else ["all"]
-            return {"contexts": names, "outputs": list(images.label_names)} | none
+            above = {c: name for name, members in groups.items() for c in members}
+            outputs = list(images.label_names)
+            superclass = [above[c] for c in range(len(outputs))]
+            return {"contexts": names, "outputs": outputs, "superclass": superclass} | none
         names = [images.label_names[a] for a in self.attributes]
         if self.version == "groups":
             held = [name for name, members in groups.items() if set(members) & set(self.attributes)]

@@ -467,3 +467,44 @@ def test_the_command_takes_a_folder_of_data(tmp_path, capsys):
     # Studies without data have no such option.
     assert main(["study", "learning", "--dry-run", "--data", str(tmp_path)]) == 2
     assert "No such option" in capsys.readouterr().err
+
+
+def test_images_lie_in_the_plane_of_the_network_before(folder, tables):
+    from sklearn.decomposition import PCA
+
+    shown = tables["embedding"]
+    assert set(shown["seed"]) == {0}
+    assert set(shown["condition"]) == {"attention", "comod", "decoder"}
+    mine = shown.query("condition == 'comod' and length == 2 and rate == 0.03")
+    stage = stage_of(TINY)
+    (path,) = folder.glob("networks/stage1-0-*-2.*")
+    network, _ = load_network(path)
+    rows = stage.rows["test"][: len(mine)]
+    labels = stage.images.labels[stage.rows["test"]]
+    chosen = np.abs(labels.mean(axis=0) - 0.5).argmin()
+    name = stage.images.label_names[chosen]
+    assert ((mine["label"] == name) == (labels[: len(mine), chosen] == 1)).all()
+    with torch.no_grad():
+        h = network.encoder.below(stage.images.read(rows)).half().float().mean(dim=(2, 3))
+        a = network.decoder(h).clamp_min(0).numpy().astype(float)
+    expected = PCA(2).fit(a)
+    for axis, coordinate in enumerate(("before_1", "before_2")):
+        want = expected.transform(a)[:, axis]
+        found = mine[coordinate].to_numpy()
+        assert np.abs(np.corrcoef(want, found)[0, 1]) == pytest.approx(1.0, abs=1e-4)
+        assert np.std(found) == pytest.approx(np.std(want), rel=1e-3)
+    assert mine["before_share"].iloc[0] == pytest.approx(
+        expected.explained_variance_ratio_.sum(), abs=1e-3
+    )
+    # The other arms start at the same place and go elsewhere.
+    other = shown.query("condition == 'decoder' and length == 2 and rate == 0.01")
+    np.testing.assert_allclose(other["before_1"], mine["before_1"], atol=1e-5)
+    assert np.abs(other["after_1"].to_numpy() - mine["after_1"].to_numpy()).max() > 0.01
+
+
+def test_the_running_gain_is_scored_where_there_is_one(tables):
+    score = tables["cells"].groupby("condition")["score_running"]
+    assert score.count().to_dict() == {"attention": 0, "comod": 8, "decoder": 0, "none": 0}
+    mine = tables["cells"].query("condition == 'comod'")
+    # Another gain than the probe's, of the same couplings.
+    assert (mine["score_running"] - mine["f1"]).abs().between(1e-6, 0.3).any()
