@@ -24,6 +24,7 @@ if _TYPE_CHECKING:
     from ctxrnn._config import TrainingHistory as TrainingHistory
     from ctxrnn._context import Contexts as Contexts
     from ctxrnn._context import filter_context as filter_context
+    from ctxrnn._encoder import ContextEncoder as ContextEncoder
     from ctxrnn._ensemble import Ensemble as Ensemble
     from ctxrnn._excitability import Drive as Drive
     from ctxrnn._excitability import Gain as Gain
@@ -31,6 +32,9 @@ if _TYPE_CHECKING:
     from ctxrnn._losses import cross_entropy as cross_entropy
     from ctxrnn._losses import squared_error as squared_error
     from ctxrnn._losses import task_loss as task_loss
+    from ctxrnn._modulated_rnn import ModulatedRNN as ModulatedRNN
+    from ctxrnn._modulated_rnn import ModulatedState as ModulatedState
+    from ctxrnn._modulated_rnn import ModulatedTrace as ModulatedTrace
     from ctxrnn._modulation import AbstractModulation as AbstractModulation
     from ctxrnn._modulation import Chain as Chain
     from ctxrnn._network import CTRNN as CTRNN
@@ -77,6 +81,10 @@ _HOMES = {
     "Scalar": "_synaptic",
     "Threshold": "_excitability",
     "CTRNN": "_network",
+    "ContextEncoder": "_encoder",
+    "ModulatedRNN": "_modulated_rnn",
+    "ModulatedState": "_modulated_rnn",
+    "ModulatedTrace": "_modulated_rnn",
     "Ensemble": "_ensemble",
     "Trajectory": "_trajectory",
     "TrainConfig": "_config",

@@ -106,7 +106,12 @@ def _varies(circuit: Circuit, inputs: Tensor) -> bool:
         return False
     trials = inputs.shape[1]
     everything = inputs.shape[0] * trials
-    return everything > trials and any(rows == everything for rows in _rows(circuit))
+    return everything > trials and rows_of(circuit) == everything
+
+
+def rows_of(circuit: Circuit) -> int:
+    """Return the number of trials that a circuit has parameters of its own for, at least 1."""
+    return max(_rows(circuit), default=1)
 
 
 def _rows(part: Circuit | Recurrence) -> Iterator[int]:

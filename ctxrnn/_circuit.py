@@ -323,5 +323,17 @@ def of_trials(part: Part, trials: slice) -> Part:
     return dataclasses.replace(part, **changed)  # type: ignore[type-var]
 
 
+def at_trials(part: Part, index: Tensor) -> Part:
+    """Return a circuit or a recurrence of the trials of an index, (new trial,)."""
+    changed: dict[str, Any] = {}
+    for item in dataclasses.fields(part):  # type: ignore[arg-type]
+        value = getattr(part, item.name)
+        if isinstance(value, Recurrence):
+            changed[item.name] = at_trials(value, index)
+        elif item.name in part.by_trial and isinstance(value, Tensor) and value.ndim > 1:
+            changed[item.name] = value.index_select(-2, index)
+    return dataclasses.replace(part, **changed)  # type: ignore[type-var]
+
+
 def _has_trials(value: Tensor) -> bool:
     return value.ndim > 1 and value.shape[-2] > 1
