@@ -79,6 +79,8 @@ else:
     from .fixed_points import visited_states as visited_states
     from .flow import flow_on_plane as flow_on_plane
     from .flow import state_dependence as state_dependence
+    from .inferred import context_entropy as context_entropy
+    from .inferred import context_information as context_information
     from .linearisation import Modes as Modes
     from .linearisation import eigenvalues as eigenvalues
     from .linearisation import henrici_index as henrici_index

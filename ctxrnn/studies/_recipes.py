@@ -53,6 +53,8 @@ _PLACES = {
     "load": "ctxrnn.studies._load",
     "synergy": "ctxrnn.studies._synergy",
     "timescales": "ctxrnn.studies._timescales",
+    "language": "ctxrnn.studies._language",
+    "sequential-images": "ctxrnn.studies._sequential_images",
     "comodulation-encoding": "ctxrnn.studies._comodulation_encoding",
     "comodulation-fewshot": "ctxrnn.studies._comodulation_fewshot",
     "comodulation-celeba": "ctxrnn.studies._comodulation_celeba",

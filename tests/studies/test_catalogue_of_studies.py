@@ -31,18 +31,29 @@ FIGURES = {
     "comodulation-celeba": {
         "model", "lengths",
         *(f"{kind}-E{length}" for kind in ("conditions", "curves", "gains", "likeness",
-                                           "reliability") for length in (1, 2)),
+                                           "reliability", "representations")
+          for length in (1, 2)),
     },
     "comodulation-cifar": {
         "model",
-        *(f"{kind}-{version}" for kind in ("conditions", "curves", "gains", "reliability")
-          for version in ("V1", "V2")),
+        *(f"{kind}-{version}" for kind in ("conditions", "curves", "gains", "reliability",
+                                           "representations") for version in ("V1", "V2")),
         "likeness-V2",
     },
     "comodulation-architecture": {"model", "architecture"},
+    "language": {"scores", "curves", "contexts", "strip", "symbols"},
+    "sequential-images": {
+        "scores",
+        *(f"{kind}-{reading}" for kind in ("curves", "contexts", "strip", "symbols")
+          for reading in ("rows", "permuted-rows")),
+    },
 }  # fmt: skip
 COMODULATION = {
-    "history", "reliability", "selected", "rates", "curves", "comparisons", "claims"
+    "history", "reliability", "selected", "rates", "curves", "comparisons", "claims", "embedding"
+}  # fmt: skip
+SEQUENCES = {
+    "history", "corruption", "strip", "strip_gains", "by_symbol", "networks", "models",
+    "comparisons", "statements",
 }  # fmt: skip
 TABLES = {
     "learning": {"variants"},
@@ -64,6 +75,8 @@ TABLES = {
     "comodulation-celeba": {*COMODULATION, "attributes", "similarity"},
     "comodulation-cifar": {*COMODULATION, "similarity"},
     "comodulation-architecture": COMODULATION,
+    "language": SEQUENCES,
+    "sequential-images": SEQUENCES,
 }
 
 

@@ -1,0 +1,125 @@
+"""The work of the studies of inferred contexts: a cell is one trained network."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable, Iterator, Sequence
+from typing import Any
+
+from ctxrnn import derive_seed
+from ctxrnn.studies._cells import Cell, cell_key
+from ctxrnn.studies._desk import Desk, as_result, stops
+from ctxrnn.studies._sequence_data import data_of
+from ctxrnn.studies._sequence_measures import measure
+from ctxrnn.studies._sequence_models import SequenceModel, count, sizes
+from ctxrnn.studies._sequence_settings import GATES, SequenceSettings, parts_of
+from ctxrnn.studies._sequence_training import fit
+from ctxrnn.studies._store import Result
+
+# Multiply-adds that one core does in a second in small products, and what a step costs besides.
+_SPEED, _OVERHEAD = 1.2e10, {"rnn": 6e-5, "gru": 2e-4, "lstm": 3e-5, "": 1.5e-4, "state": 1.5e-3}
+_SYMBOLS, _CLASSES, _FEATURES = 60, 10, 28
+
+
+def cells_of(settings: SequenceSettings) -> list[Cell]:
+    """Return all cells."""
+    return [
+        {"seed": seed, "reading": reading, "budget": budget, "model": model}
+        for seed in range(settings.seeds)
+        for reading in settings.readings
+        for budget in settings.budgets
+        for model in settings.models
+    ]
+
+
+class SequenceWork:
+    """The work of the studies.
+
+    Args:
+        settings: Of the study.
+    """
+
+    def __init__(self, settings: SequenceSettings) -> None:
+        self.settings = settings
+
+    def __call__(
+        self, cells: Sequence[Cell], desk: Desk
+    ) -> Iterator[tuple[Cell, Result | Exception]]:
+        """Compute the cells one after another."""
+        for cell in cells:
+            started = time.process_time()
+            try:
+                found = compute(self.settings, cell, desk)
+                yield cell, as_result(found, seconds=time.process_time() - started)
+            except Exception as error:
+                if stops(error):
+                    raise
+                yield cell, error
+
+    def unit(self, cell: Cell) -> Hashable:
+        """Every cell is its own."""
+        return cell_key(cell)
+
+    def shared(self, cell: Cell) -> Hashable:
+        """Cells of the same reading share their data."""
+        return cell["reading"]
+
+    def cost(self, cell: Cell) -> float:
+        """Return the seconds of one core."""
+        s = self.settings
+        steps = {"text": s.length, "rows": 28, "columns": 28, "permuted-rows": 28}.get(
+            str(cell["reading"]), 784
+        )
+        variant, ending = parts_of(str(cell["model"]))
+        kind = variant if variant in GATES else ("state" if ending == "state" else "")
+        products = 1.0
+        if kind in ("", "state") and variant.startswith(("s", "es")):
+            products = 2.0 if s.interpolation == "factor-linear" else 1.0 + s.contexts
+        update = steps * (3 * s.batch * products * cell["budget"] / _SPEED + _OVERHEAD[kind])
+        updates = s.updates * (1 + s.search * (len(s.rates) - 1))
+        read = 3 if s.text else s.evaluated * steps / (s.batch * steps) / s.evaluations
+        return float(update * updates * 1.15 + read)
+
+
+def compute(settings: SequenceSettings, cell: Cell, desk: Desk) -> dict[str, Any]:
+    """Train and measure a network; the values and tables of one cell."""
+    import pandas as pd
+
+    data = data_of(settings, str(cell["reading"]))
+    model, seed = str(cell["model"]), int(cell["seed"])
+    size = sizes(settings, data.shape, int(cell["budget"]))[model]
+    own = derive_seed(seed, "sequences")
+
+    def make() -> SequenceModel:
+        return SequenceModel(settings, model, data.shape, size, own)
+
+    fitted = fit(settings, data, make, own, lambda share: desk.report(cell, 0.9 * share))
+    values, tables = measure(settings, data, fitted.model, seed)
+    return {
+        "units": size.units,
+        "embedding": size.embedding,
+        "parameters": count(settings, model, data.shape, size),
+        "rate": fitted.rate,
+        "updates": fitted.updates,
+        "validation": fitted.best,
+        "metric": data.metric,
+        "train_seconds": fitted.seconds,
+        "update_seconds": fitted.seconds / fitted.updates,
+        **values,
+        **data.facts,
+        "history": pd.DataFrame(fitted.history),
+        **tables,
+    }
+
+
+def check_data(settings: SequenceSettings) -> None:
+    """Raise an error that says what is missing, before anything is computed."""
+    if settings.device != "cpu":
+        from ctxrnn.studies._networks import device_of
+        from ctxrnn.studies._plan import NetworkSettings
+
+        device_of(NetworkSettings(device=settings.device))
+    for reading in settings.readings:
+        data = data_of(settings, reading)
+        for budget in settings.budgets:
+            sizes(settings, data.shape, budget)
