@@ -22,3 +22,8 @@ else:
     from .images import image_set as image_set
     from .images import image_set_names as image_set_names
     from .images import list_image_sets as list_image_sets
+    from .sequences import SequenceSet as SequenceSet
+    from .sequences import sequence_set as sequence_set
+    from .text import TextCorpus as TextCorpus
+    from .text import text_corpus as text_corpus
+    from .text import text_corpus_names as text_corpus_names
