@@ -100,6 +100,8 @@ def _declare(found: ctypes.CDLL) -> None:
     for kind in ("float", "double"):
         for name in ("forward", "backward", "gradient"):
             getattr(found, f"{name}_{kind}").argtypes = [ctypes.POINTER(_Struct)]
+        for name in ("varying_forward", "varying_backward"):
+            getattr(found, f"{name}_{kind}").argtypes = [ctypes.c_void_p]
         for name in ("cross_entropy", "squared_error"):
             loss = getattr(found, f"{name}_{kind}")
             loss.restype = ctypes.c_double

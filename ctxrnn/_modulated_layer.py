@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ctxrnn import _adjoint
+from ctxrnn import _adjoint, _varying
 from ctxrnn._catalogue import known_options, modulation
 from ctxrnn._checks import check_count, check_not_negative, check_number, make_generator
 from ctxrnn._circuit import Circuit, Dense, at_trials, of_trials
@@ -19,7 +19,7 @@ from ctxrnn._network import NONLINEARITIES
 
 NEUTRAL_SD = 0.1
 """Spread of E, Theta, Gamma and of the factors of W at first: near neutral."""
-LOOPS = ("auto", "adjoint", "plain")
+LOOPS = ("auto", "compiled", "adjoint", "plain")
 
 
 class LayerState(NamedTuple):
@@ -121,7 +121,8 @@ class ModulatedLayer(nn.Module):
         check_not_negative("tau_s", tau_s, "steps")
         self.inputs, self.units, self.contexts = inputs, units, contexts
         self.alpha, self.tau_e, self.tau_s = float(alpha), float(tau_e), float(tau_s)
-        self.phi, self.loop = NONLINEARITIES[nonlinearity], "auto"
+        self.nonlinearity, self.phi = nonlinearity, NONLINEARITIES[nonlinearity]
+        self.loop = "auto"
         self.modulation = _chain(variant, units, contexts, seed, options)
         self.encoder: ContextEncoder | None = None
         if len(self.modulation):
@@ -151,6 +152,10 @@ class ModulatedLayer(nn.Module):
         bias = self.input_weight.new_zeros(self.units) if self.bias is None else self.bias
         base = Circuit(recurrent, self.input_weight, bias)
         return base if context is None else self.modulation(base, context)
+
+    def circuit_of(self, inputs: Tensor, rates: Tensor) -> Circuit:
+        """Return the circuit of an input and state, without filters; (sequence, ...) each."""
+        return self.circuit(None if self.encoder is None else self.encoder(inputs, rates))
 
     def run(
         self,
@@ -216,8 +221,29 @@ class ModulatedLayer(nn.Module):
             Contexts(contexts.excitability.flatten(0, 1), contexts.synaptic.flatten(0, 1))
         )
 
-    def _stepped(self, circuit: Circuit, inputs: Tensor, rates: Tensor) -> Tensor:
-        """Step through time with a circuit that is known, of all steps or common to them."""
+    def _stepped(
+        self, circuit: Circuit, inputs: Tensor, rates: Tensor, symbols: Tensor | None = None
+    ) -> Tensor:
+        """Step through time with circuits that are known.
+
+        Args:
+            circuit: Of all steps, one after another, or common to them; with `symbols` of each
+                symbol, the current of the input included.
+            inputs: u, (time, sequence, input).
+            rates: r before the first step.
+            symbols: See `run`.
+        """
+        if self.loop in ("auto", "compiled"):
+            states = self._compiled(circuit, inputs, rates, symbols)
+            if states is not None:
+                return states
+            if self.loop == "compiled":
+                raise RuntimeError(
+                    "the compiled loop is not installed, or does not cover this layer: it needs "
+                    "the CPU, and W scaled by factors, with drives and gains; choose loop='auto'"
+                )
+        if symbols is not None:
+            circuit = at_trials(circuit, symbols.flatten())
         if self.loop != "plain" and _adjoint.covers(circuit):
             step = _adjoint.Step("rate", self.phi)
             return _adjoint.run(step, circuit, inputs, rates, self.alpha, None)
@@ -226,13 +252,29 @@ class ModulatedLayer(nn.Module):
                 "the adjoint loop does not cover this layer: it needs pathways whose recurrence "
                 "has a pullback; choose loop='auto'"
             )
-        sequences, varies = inputs.shape[1], _adjoint.rows_of(circuit) == inputs[..., 0].numel()
+        sequences, varies = (
+            inputs.shape[1],
+            _adjoint.rows_of(circuit) == inputs.shape[0] * inputs.shape[1],
+        )
         found = []
         for time, current in enumerate((inputs @ circuit.input_weight.mT).unbind(0)):
             rows = slice(time * sequences, (time + 1) * sequences)
             rates = self.step(of_trials(circuit, rows) if varies else circuit, current, rates)
             found.append(rates)
         return torch.stack(found)
+
+    def _compiled(
+        self, circuit: Circuit, inputs: Tensor, rates: Tensor, symbols: Tensor | None
+    ) -> Tensor | None:
+        steps = len(inputs)
+        if symbols is None:
+            external = (inputs @ circuit.input_weight.mT).flatten(0, 1)
+        else:
+            external = circuit.current.new_zeros(())
+        tables = _varying.tables_of(circuit, external)
+        if tables is None:
+            return None
+        return _varying.run(tables, rates, self.alpha, self.nonlinearity, steps, symbols)
 
     def step(self, circuit: Circuit, current: Tensor, rates: Tensor) -> Tensor:
         """Return the rates after one step; `current` is that of the input."""
@@ -250,9 +292,8 @@ class ModulatedLayer(nn.Module):
         each = dataclasses.replace(
             each, current=current, input_weight=self.input_weight.new_zeros(self.units, 0)
         )
-        circuit = at_trials(each, symbols.flatten())
         nothing = table.new_zeros(*symbols.shape, 0)
-        rates = self._stepped(circuit, nothing, start.rates)
+        rates = self._stepped(each, nothing, start.rates, symbols)
         contexts = inferred[symbols]
         return LayerRun(rates, Contexts.of(contexts), contexts)
 

@@ -14,7 +14,7 @@ from ctxrnn._catalogue import trainable_parameters
 from ctxrnn._checks import check_count, check_fraction, derive_seed, unknown_name
 from ctxrnn._context import Contexts
 from ctxrnn._encoder import ContextEncoder, Squash
-from ctxrnn._modulated_layer import LayerRun, LayerState, ModulatedLayer
+from ctxrnn._modulated_layer import LOOPS, LayerRun, LayerState, ModulatedLayer
 from ctxrnn._modulation import AbstractModulation, Chain, Seed, resolve_seed
 from ctxrnn._network import NONLINEARITIES
 
@@ -95,8 +95,9 @@ class ModulatedRNN(nn.Module):
 
     Attributes:
         loop: How time is stepped through; all give the same numbers up to rounding. "auto" takes
-            the gradient of the engine's own ("adjoint") where it covers the case, else autograd
-            ("plain", which can be differentiated twice).
+            the fastest that covers the case: "compiled" (CPU; drives, gains and scaled weights),
+            "adjoint" (the engine's own gradient, in torch), "plain" (autograd; contexts that
+            depend on the state; can be differentiated twice).
 
     Raises:
         ValueError: For arguments out of range; unknown names list the known ones.
@@ -194,8 +195,8 @@ class ModulatedRNN(nn.Module):
 
     @loop.setter
     def loop(self, name: str) -> None:
-        if name not in ("auto", "adjoint", "plain"):
-            raise ValueError(f"loop must be one of auto, adjoint, plain: got {name!r}")
+        if name not in LOOPS:
+            raise ValueError(f"loop must be one of {', '.join(LOOPS)}: got {name!r}")
         for layer in self._layers():
             layer.loop = name
 
@@ -290,13 +291,13 @@ class ModulatedRNN(nn.Module):
         for number, layer in enumerate(self._layers()):
             u, r = self._zeros(1, layer.inputs), self._zeros(1, layer.units)
             with torch.no_grad():
-                context = None if layer.encoder is None else layer.encoder(u, r)
-                circuit = layer.circuit(context)
+                known = embedded and number == 0 and layer.by_symbol
+                circuit = layer.circuit_of(u, r)
                 with FlopCounterMode(display=False) as counter:
-                    if embedded and number == 0 and layer.by_symbol:
-                        layer.step(circuit, self._zeros(1, layer.units), r)
-                    else:
-                        layer.run(u.unsqueeze(0), LayerState(r))
+                    current = self._zeros(1, layer.units)
+                    if not known:
+                        circuit, current = layer.circuit_of(u, r), u @ layer.input_weight.mT
+                    layer.step(circuit, current, r)
             total += int(counter.get_total_flops()) // 2
         return total
 

@@ -27,6 +27,8 @@ enum { TANH = 0, RELU = 1, SIGMOID = 2, SOFTPLUS = 3 };
 #include "loop.h"
 
 #include "losses.h"
+
+#include "varying.h"
 #undef REAL
 #undef LANES
 #undef NAME
@@ -45,5 +47,7 @@ int kernel_size(void) { return (int)sizeof(loop_float); }
 #include "loop.h"
 
 #include "losses.h"
+
+#include "varying.h"
 
 #include "solve.h"

@@ -14,6 +14,7 @@ from ctxrnn import (
     Hadamard,
     ModulatedRNN,
     ModulatedState,
+    _kernel,
     modulation,
     variant_ids,
 )
@@ -256,20 +257,78 @@ def test_symbols_give_what_their_embeddings_give(kind, variant):
         torch.testing.assert_close(a.inferred, b.inferred, atol=1e-12, rtol=1e-12)
 
 
-@pytest.mark.parametrize("variant", ["es-add-sym", "es-gain-asym-2", "s-gate-1", "s-full"])
+def _gradients(layer, loop, u, start):
+    layer.loop = loop
+    wanted = [u, start, *layer.parameters()]
+    out, _ = layer(u, start)
+    return out, torch.autograd.grad(out.sin().sum(), wanted)
+
+
+@pytest.mark.parametrize("variant", ["none", "es-add-sym", "es-gain-asym-2", "s-gate-1", "e-thr"])
 @pytest.mark.parametrize("interpolation", ["outer-linear", "factor-linear"])
-def test_both_loops_have_the_same_gradient(variant, interpolation):
-    options = {} if variant == "s-full" else {"interpolation": interpolation}
-    layer = made(variant, layers=2, alpha=0.6, tau_e=2.0, **options)
+@pytest.mark.parametrize("nonlinearity", ["tanh", "relu", "softplus", "sigmoid"])
+def test_all_loops_have_the_same_gradient(variant, interpolation, nonlinearity):
+    options = {"interpolation": interpolation} if "s-" in variant else {}
+    layer = made(variant, 2, alpha=0.6, tau_e=2.0, nonlinearity=nonlinearity, **options)
     u = inputs().requires_grad_()
     start = torch.randn(2, SEQUENCES, UNITS, requires_grad=True)
-    wanted = [u, start, *layer.parameters()]
+    plain = _gradients(layer, "plain", u, start)
+    covered = _kernel.available() and variant != "e-thr"
+    for loop in ("auto", "adjoint", *(["compiled"] if covered else [])):
+        found = _gradients(layer, loop, u, start)
+        torch.testing.assert_close(found, plain, atol=1e-12, rtol=1e-10)
+    if not covered:
+        with pytest.raises(RuntimeError, match="compiled loop"):
+            _gradients(layer, "compiled", u, start)
+
+
+@pytest.mark.parametrize("units", [1, 15, 16, 17, 130])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("symbols", [False, True])
+def test_the_compiled_loop_at_any_size(units, dtype, symbols):
+    steps, sequences = 23, 9
+    layer = ModulatedRNN(
+        4, units, 1, "es-gain-asym-2", contexts=3, seed=0, sd=0.3, dtype=dtype, alpha=0.8
+    )
+    source = torch.Generator().manual_seed(1)
+    table = torch.randn(5, 4, generator=source).to(dtype).requires_grad_()
+    read = torch.randint(5, (steps, sequences), generator=source)
+    start = torch.randn(1, sequences, units, generator=source).to(dtype).requires_grad_()
+    wanted = [table, start, *layer.parameters()]
     found = []
-    for loop in ("adjoint", "plain"):
+    for loop in ("compiled", "plain"):
+        if loop == "compiled" and not _kernel.available():
+            pytest.skip("no compiled loop")
         layer.loop = loop
-        out, _ = layer(u, start)
-        found.append(torch.autograd.grad(out.sin().sum(), wanted))
-    torch.testing.assert_close(*found, atol=1e-12, rtol=1e-10)
+        out, _ = layer.embedded(read, table, start) if symbols else layer(table[read], start)
+        found.append((out, *torch.autograd.grad((out * out.cos()).sum(), wanted)))
+    # A rounding error of each of some hundred additions, over the steps.
+    size = max(float(value.detach().abs().max()) for value in found[1])
+    bound = 200 * steps * torch.finfo(dtype).eps * max(1.0, size)
+    for a, b in zip(*found, strict=True):
+        assert float((a - b).detach().abs().max()) < bound
+
+
+def test_without_gradients_nothing_is_kept():
+    layer = made()
+    with torch.no_grad():
+        calm = layer(inputs())[0]
+    assert torch.equal(calm, layer(inputs())[0])
+
+
+def test_the_compiled_loop_reads_any_layout():
+    layer = made(batch_first=True)
+    u = inputs().transpose(0, 1)
+    start = torch.randn(UNITS, SEQUENCES, 1).permute(2, 1, 0)
+    assert not start.is_contiguous()
+    layer.loop = "plain"
+    expected = layer(u, start)[0]
+    layer.loop = "auto"
+    torch.testing.assert_close(layer(u, start)[0], expected, atol=1e-13, rtol=0)
+    table = torch.randn(UNITS, INPUTS).mT.contiguous().mT[:4]
+    symbols = torch.randint(4, (SEQUENCES, STEPS))
+    out = layer.embedded(symbols, table)[0]
+    torch.testing.assert_close(out, layer(table[symbols])[0], atol=1e-13, rtol=0)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -523,7 +582,7 @@ def test_an_unbounded_context_that_diverges_is_told():
             lambda m: m(pack_padded_sequence(torch.zeros(3, 2, 5), [3, 2])),
             "input must have 3 channels: got 5",
         ),
-        (lambda m: setattr(m, "loop", "fast"), "loop must be one of auto, adjoint, plain"),
+        (lambda m: setattr(m, "loop", "fast"), "loop must be one of auto, compiled"),
     ],
 )  # fmt: skip
 def test_calls_that_do_not_fit(call, message):
