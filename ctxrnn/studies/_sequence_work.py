@@ -16,9 +16,10 @@ from ctxrnn.studies._sequence_settings import GATES, SequenceSettings, parts_of
 from ctxrnn.studies._sequence_training import fit
 from ctxrnn.studies._store import Result
 
-# Multiply-adds that one core does in a second in small products, and what a step costs besides.
-_SPEED, _OVERHEAD = 1.2e10, {"rnn": 6e-5, "gru": 2e-4, "lstm": 3e-5, "": 1.5e-4, "state": 1.5e-3}
-_SYMBOLS, _CLASSES, _FEATURES = 60, 10, 28
+# Multiply-adds that one core does in a second, by torch's layers and by the compiled loop, and what
+# a step costs besides.
+_SPEED, _COMPILED = 1.6e10, 3e10
+_OVERHEAD = {"rnn": 1e-4, "gru": 2e-4, "lstm": 3e-5, "": 5e-5, "state": 1.5e-3}
 
 
 def cells_of(settings: SequenceSettings) -> list[Cell]:
@@ -75,7 +76,8 @@ class SequenceWork:
         products = 1.0
         if kind in ("", "state") and variant.startswith(("s", "es")):
             products = 2.0 if s.interpolation == "factor-linear" else 1.0 + s.contexts
-        update = steps * (3 * s.batch * products * cell["budget"] / _SPEED + _OVERHEAD[kind])
+        speed = _COMPILED if kind == "" else _SPEED
+        update = steps * (3 * s.batch * products * cell["budget"] / speed + _OVERHEAD[kind])
         updates = s.updates * (1 + s.search * (len(s.rates) - 1))
         read = 3 if s.text else s.evaluated * steps / (s.batch * steps) / s.evaluations
         return float(update * updates * 1.15 + read)

@@ -43,7 +43,7 @@ RECIPE = Recipe(
             data="fashion-mnist",
             readings=("rows", "permuted-rows"),
             budgets=(10_000, 40_000),
-            updates=1200,
+            updates=1000,
             batch=64,
             evaluated=5000,
         ),
