@@ -10,4 +10,5 @@ from ctxrnn.studies._recipes import study_names as study_names
 from ctxrnn.studies._reproduce import SCALES as SCALES
 from ctxrnn.studies._reproduce import ReproduceSettings as ReproduceSettings
 from ctxrnn.studies._reproduce import reproduce as reproduce
+from ctxrnn.studies._sequence_models import load_sequence_model as load_sequence_model
 from ctxrnn.studies._study import Study as Study

@@ -64,6 +64,11 @@ class Text:
             "bound": math.nan if corpus.entropy_rate is None else corpus.entropy_rate,
         }  # fmt: skip
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The symbols by their numbers."""
+        return self.corpus.alphabet
+
     def streams(self, split: str, most: int | None = None) -> Tensor:
         """Return contiguous streams of a split, (time, sequence)."""
         key = (split, self.settings.batch, most)
@@ -122,6 +127,11 @@ class Images:
             "data_title": images.title, "data_fingerprint": images.fingerprint,
             "chance": float(test.max() / test.sum()), "bigram": math.nan, "bound": math.nan,
         }  # fmt: skip
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes by their numbers."""
+        return self.images.classes
 
     def _batch(self, rows: np.ndarray) -> Batch:
         labels = torch.tensor(self.images.labels[rows])

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ctxrnn import ModulatedRNN, derive_seed, parameter_count
+from ctxrnn import CheckpointError, ModulatedRNN, derive_seed, parameter_count
 from ctxrnn._catalogue import known_options
+from ctxrnn._checkpoint import read_tensors, write_tensors
+from ctxrnn.studies._configured import from_dict, to_dict
 from ctxrnn.studies._sequence_settings import GATES, SequenceSettings, parts_of
 
 APART = 0.01
 """Largest relative difference of parameter counts."""
 _SPAN, _EMBEDDINGS = 0.1, 8
+_KIND = "sequence model"
 
 
 @dataclass(frozen=True)
@@ -231,6 +235,47 @@ def _open_forget_gates(layer: nn.LSTM) -> None:
     with torch.no_grad():
         for name, value in (("bias_ih_l0", 1.0), ("bias_hh_l0", 0.0)):
             layer.get_parameter(name)[units : 2 * units] = value
+
+
+def save_model(
+    model: SequenceModel, path: Path, settings: SequenceSettings, size: Size, notes: dict[str, Any]
+) -> None:
+    """Save a model as one safetensors file with a JSON header.
+
+    Args:
+        model: The model.
+        path: The file; written atomically.
+        settings: Of the study.
+        size: Of the model.
+        notes: JSON-able values to keep beside it.
+    """
+    header = {
+        "model": model.model, "shape": asdict(model.shape), "size": asdict(size),
+        "settings": to_dict(settings), "notes": notes,
+    }  # fmt: skip
+    write_tensors(path, model.state_dict(), header, _KIND)
+
+
+def load_sequence_model(path: str | Path) -> tuple[SequenceModel, dict[str, Any]]:
+    """Load a network of the studies of inferred contexts: the model, and its notes.
+
+    The layer is `model.layer` (a `ModulatedRNN`, or torch's), with `model.embedding` and
+    `model.readout`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        CheckpointError: If it is not a whole, unaltered model of this kind.
+    """
+    tensors, header = read_tensors(path, _KIND)
+    try:
+        settings = from_dict(SequenceSettings, header["settings"])
+        shape, size = Shape(**header["shape"]), Size(**header["size"])
+        model = SequenceModel(settings, header["model"], shape, size, 0)
+        model.load_state_dict(tensors)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        told = str(error).splitlines()[0]
+        raise CheckpointError(f"{path} does not fit its own description: {told}") from error
+    return model.eval(), dict(header["notes"])
 
 
 def detached(state: Any) -> Any:

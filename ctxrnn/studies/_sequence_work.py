@@ -7,11 +7,12 @@ from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 from ctxrnn import derive_seed
+from ctxrnn._checkpoint import as_json
 from ctxrnn.studies._cells import Cell, cell_key
 from ctxrnn.studies._desk import Desk, as_result, stops
 from ctxrnn.studies._sequence_data import data_of
 from ctxrnn.studies._sequence_measures import measure
-from ctxrnn.studies._sequence_models import SequenceModel, count, sizes
+from ctxrnn.studies._sequence_models import SequenceModel, count, save_model, sizes
 from ctxrnn.studies._sequence_settings import GATES, SequenceSettings, parts_of
 from ctxrnn.studies._sequence_training import fit
 from ctxrnn.studies._store import Result
@@ -97,6 +98,14 @@ def compute(settings: SequenceSettings, cell: Cell, desk: Desk) -> dict[str, Any
 
     fitted = fit(settings, data, make, own, lambda share: desk.report(cell, 0.9 * share))
     values, tables = measure(settings, data, fitted.model, seed)
+    name = f"networks/{cell['reading']}-{cell['budget']}-{model.replace(':', '-')}-{seed}"
+    notes = {
+        "cell": dict(cell), "data": data.facts["data_title"], "rate": fitted.rate,
+        "test": values["test"], "labels": data.labels,
+    }  # fmt: skip
+    path = desk.path(f"{name}.safetensors")
+    save_model(fitted.model, path, settings, size, as_json(notes))
+    desk.keep(f"{name}.safetensors")
     return {
         "units": size.units,
         "embedding": size.embedding,

@@ -10,7 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from ctxrnn.studies import study
+from ctxrnn import CheckpointError
+from ctxrnn.studies import load_sequence_model, study
+from ctxrnn.studies._desk import Desk
 from ctxrnn.studies._recipes import recipe
 from ctxrnn.studies._sequence_data import Images, Text, data_of
 from ctxrnn.studies._sequence_measures import _given, _mean, measure
@@ -302,15 +304,14 @@ def test_a_model_without_context_has_none(text):
         model.inferred(torch.zeros(2, 2).long())
 
 
-def test_a_cell_does_not_depend_on_others():
+def test_a_cell_does_not_depend_on_others(tmp_path):
     cell = next(c for c in cells_of(WORDS) if c["model"] == "es-gain-sym" and c["seed"] == 1)
 
-    class Desk:
-        def report(self, cell, share):
-            assert 0 <= share <= 1
-
+    told = []
+    desk = Desk(tmp_path, told.append)
     settings = dataclasses.replace(WORDS, updates=6, evaluations=2)
-    found, again = (compute(settings, cell, Desk()) for _ in range(2))
+    found, again = (compute(settings, cell, desk) for _ in range(2))
+    assert all(0 <= event[2] <= 1 for event in told if event[0] == "step")
     timed = {"history", "train_seconds", "update_seconds"}
     for name in set(found) - timed:
         if isinstance(found[name], pd.DataFrame):
@@ -319,6 +320,22 @@ def test_a_cell_does_not_depend_on_others():
             assert found[name] == again[name] or found[name] != found[name], name
     assert found["parameters"] <= 1.01 * 4000 * 1.1
     assert found["bound"] > 0
+
+
+def test_networks_are_kept(tmp_path, text):
+    settings = dataclasses.replace(WORDS, updates=6, evaluations=2)
+    for name in ("lstm", "es-gain-sym"):
+        cell = next(c for c in cells_of(settings) if c["model"] == name)
+        found = compute(settings, cell, Desk(tmp_path, lambda event: None))
+        path = tmp_path / "networks" / f"text-4000-{name}-0.safetensors"
+        model, notes = load_sequence_model(path)
+        assert score(model, text, "test", None)[0] == pytest.approx(found["test"], rel=1e-6)
+        assert notes["cell"] == cell
+        assert "".join(notes["labels"]) == "".join(text.corpus.alphabet)
+        data = path.read_bytes()
+        path.write_bytes(data[:-20])
+        with pytest.raises(CheckpointError, match="truncated"):
+            load_sequence_model(path)
 
 
 def records(settings, offsets, noise=0.01):
