@@ -44,6 +44,7 @@ RECIPE = Recipe(
             readings=("rows", "permuted-rows"),
             budgets=(10_000, 40_000),
             updates=1000,
+            search=0.15,
             batch=64,
             evaluated=5000,
         ),

