@@ -7,28 +7,43 @@ import shlex
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+from click.shell_completion import CompletionItem
+
+from ctxrnn import _cli_completion as names
+from ctxrnn._cli_contact import overview
+from ctxrnn._cli_contact import told as one_line
+
+if TYPE_CHECKING:
+    from ctxrnn._cli_doctor import Check
 
 
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
-    epilog="Start with: ctxrnn reproduce --scale quick",
+    epilog="Example: ctxrnn reproduce --scale quick",
+    invoke_without_command=True,
 )
 @click.version_option(package_name="ctxrnn", message="%(version)s")
 @click.option("--debug", is_flag=True, help="Show the full traceback of an error.")
-def app(debug: bool) -> None:
+@click.pass_context
+def app(ctx: click.Context, debug: bool) -> None:
     """Train and compare context-modulated recurrent networks on many cognitive tasks."""
     logger = logging.getLogger("ctxrnn")
     logger.setLevel(logging.INFO)
     logger.addHandler(logging.StreamHandler())
+    if ctx.invoked_subcommand is None:
+        click.echo(overview())
 
 
 @app.command(epilog="Example: ctxrnn reproduce --scale quick --out results/first")
 @click.option(
     "--scale",
     default="quick",
+    shell_complete=names.one_of(names.REPRODUCE_SCALES),
     help="smoke (under a minute; learns nothing) or quick (about two minutes on 2 cores).",
 )
 @click.option(
@@ -78,15 +93,26 @@ class _Studies(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a study or a command; an unknown name is an error that lists the known ones."""
+        if ctx.resilient_parsing:
+            return names.study_stand_in(cmd_name)
         from ctxrnn.studies._command import command
 
         return command(cmd_name)
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete the names of studies and commands without loading them."""
+        if incomplete.startswith("-"):
+            return click.Command.shell_complete(self, ctx, incomplete)
+        return names.studies(incomplete)
+
 
 @app.group(
     cls=_Studies,
-    epilog="Examples: ctxrnn study packing --scale quick; ctxrnn study packing --help; "
-    "ctxrnn study my_study.py; ctxrnn study status results/packing-quick",
+    epilog="Examples:\n\n\b\n"
+    "ctxrnn study packing --dry-run\n"
+    "ctxrnn study packing --scale smoke --out results/first\n"
+    "ctxrnn study status results/first\n"
+    "ctxrnn study docs/examples/initial_spread.py --scale smoke",
 )
 def study() -> None:
     """Run a study: a grid of networks, trained, measured, drawn; resumable.
@@ -106,8 +132,17 @@ def study() -> None:
 )
 @click.option("--trials", default=64, help="Trials per task.")
 @click.option("--starts", default=64, help="Starts of the search for fixed points per context.")
-@click.option("--pairs", help="Contexts between which points are followed: go:anti,dms:dnms.")
-@click.option("--tasks", "names", help="Tasks, if the file does not note them: go,anti,dms.")
+@click.option(
+    "--pairs",
+    shell_complete=names.several_of(names.TASKS, ",:"),
+    help="Contexts between which points are followed: go:anti,dms:dnms.",
+)
+@click.option(
+    "--tasks",
+    "task_names",
+    shell_complete=names.several_of(names.TASKS),
+    help="Tasks, if the file does not note them: go,anti,dms.",
+)
 @click.option("--dt", default=20.0, help="Time step of --tasks in ms.")
 @click.option("--ring", default=16, help="Units of each stimulus ring of --tasks.")
 @click.option("--seed", default=0, help="Seed of trials and starts.")
@@ -117,7 +152,7 @@ def analyse(
     trials: int,
     starts: int,
     pairs: str | None,
-    names: str | None,
+    task_names: str | None,
     dt: float,
     ring: int,
     seed: int,
@@ -133,7 +168,7 @@ def analyse(
     from ctxrnn.studies._analyse import analyse_each
     from ctxrnn.tasks import task_set
 
-    tasks = None if names is None else task_set(names.split(","), dt=dt, ring=ring)
+    tasks = None if task_names is None else task_set(task_names.split(","), dt=dt, ring=ring)
     chosen = None
     if pairs is not None:
         parted = [pair.split(":") for pair in pairs.split(",")]
@@ -154,23 +189,31 @@ def analyse(
         )
 
 
-@app.command(epilog="Example: ctxrnn models --units 64 --contexts 20")
+@app.command(epilog="Example: ctxrnn models --units 64 --contexts 20 s-sym es-gain-asym-2")
+@click.argument("variants", nargs=-1, shell_complete=names.one_of(names.VARIANTS))
 @click.option("--units", default=48, help="N.")
 @click.option("--inputs", default=17, help="I.")
 @click.option("--outputs", default=9, help="O.")
 @click.option("--contexts", default=10, help="K.")
-def models(units: int, inputs: int, outputs: int, contexts: int) -> None:
-    """List the pathway variants, their equations and their parameter counts."""
+def models(variants: tuple[str, ...], units: int, inputs: int, outputs: int, contexts: int) -> None:
+    """List the pathway variants, their equations and their parameter counts.
+
+    Of VARIANTS only, where some are named; combinations, too.
+    """
     from ctxrnn import VARIANTS, parameter_count
 
     examples = {"e-rankR": "e-rank2", "es-*": "es-add-sym"}
-    click.echo(f"{'id':<12}{'parameters':>10}  {'meaning':<46}form")
-    for variant in VARIANTS:
-        name = examples.get(variant.id, variant.id.replace("-R", "-1"))
+    known = {examples.get(v.id, v.id.replace("-R", "-1")): v for v in VARIANTS}
+    lines = []
+    for name in variants or known:
         count = parameter_count(
             name, units=units, inputs=inputs, outputs=outputs, contexts=contexts
         )
-        click.echo(f"{name:<12}{count:>10}  {variant.meaning:<46}{variant.form}")
+        lines.append(f"{name:<16}{count:>10}")
+        if name in known:
+            lines[-1] += f"  {known[name].meaning:<46}{known[name].form}"
+    click.echo(f"{'id':<16}{'parameters':>10}  {'meaning':<46}form")
+    click.echo("\n".join(lines))
     click.echo(
         f"\nParameters at N={units}, I={inputs}, O={outputs}, K={contexts}. Ranks are free: "
         "s-asym-2, e-rank8. Combine any e-* with any s-*: es-gain-asym-2."
@@ -187,7 +230,73 @@ def tasks(dt: float, ring: int) -> None:
     click.echo(list_tasks(dt=dt, ring=ring).to_string(index=False, float_format="{:.3f}".format))
 
 
-@app.command()
+@app.command(epilog="Example: ctxrnn doctor --quick")
+@click.option("--quick", is_flag=True, help="Leave out the speed check of 5 seconds.")
+@click.option(
+    "--json",
+    "file",
+    type=click.Path(path_type=Path),
+    help="Write everything to a file, for a bug report; without names of users or folders.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("results"),
+    help="Results folder that is wanted.",
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Folder of data sets.  [default: CTXRNN_DATA, or data]",
+)
+def doctor(quick: bool, file: Path | None, out: Path, data: Path | None) -> int:
+    """Look at what is installed and at this machine: what is wrong, and how to mend it.
+
+    Versions, compiled loops, threads, memory, GPU, extras, data sets, folders, and the speed of
+    training beside torch.nn.RNN. docs/first-contact.md explains each line. The exit status is 1
+    where something is broken that every user needs, else 0.
+    """
+    from ctxrnn._cli_doctor import verdict, write_report
+
+    found: list[Check] = []
+    for check in _checks(quick, out, data):
+        if not found or found[-1].group != check.group:
+            click.echo(("\n" if found else "") + check.group)
+        click.echo(str(check))
+        found.append(check)
+    click.echo(f"\n{verdict(found)}")
+    if file is not None:
+        write_report(file, found, folders=[out, *([data] if data else [])])
+        click.echo(f"written: {file}")
+    return int(any(check.state == "broken" for check in found))
+
+
+def _checks(quick: bool, out: Path, data: Path | None) -> Iterator[Check]:
+    """Make the checks that need nothing, and then those that need torch and all the rest."""
+    from ctxrnn._cli_doctor import installed, loaded
+
+    yield from installed()
+    broken = loaded()
+    if broken is not None:
+        yield broken
+        return
+    from ctxrnn.studies._doctor import examine
+
+    yield from examine(quick=quick, results=out, data=data)
+
+
+@app.command(epilog="Example: ctxrnn completion bash")
+@click.argument("shell", type=click.Choice(names.SHELLS))
+def completion(shell: str) -> None:
+    """Print the script that lets a shell complete commands, studies, variants and tasks.
+
+    Where it belongs is told on stderr.
+    """
+    click.echo(names.script(app, shell), nl=False)
+    click.echo(names.PLACES[shell], err=True)
+
+
+@app.command(epilog="Example: ctxrnn version")
 def version() -> None:
     """Print the version."""
     import importlib.metadata
@@ -215,7 +324,13 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         if "--debug" in given:
             raise
-        click.echo(f"error: {' '.join(str(error).split())}", err=True)
+        click.echo(f"error: {one_line(error)}", err=True)
+        return 2
+    except ImportError as error:
+        # A library that is not there or broken; an import of ours that fails is a bug.
+        if "--debug" in given or (error.name or "").startswith("ctxrnn."):
+            raise
+        click.echo(f"error: {one_line(error)}; `ctxrnn doctor` tells what is installed", err=True)
         return 2
     return int(result or 0)
 
