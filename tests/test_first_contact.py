@@ -650,14 +650,16 @@ def test_data_that_are_missing_are_told_with_the_remedy(tmp_path):
 def test_the_speed_check_takes_its_time_and_compares(monkeypatch):
     from ctxrnn.studies import _doctor_speed
 
-    rounds = []
+    rounds, used = [], []
 
     def three_times(steps, seconds):
         rounds.append([step() for step in steps])
+        used.append(torch.get_num_threads())
         return [[0.002] * 3, [0.006] * 3], 1.0
 
     monkeypatch.setattr(_doctor_speed, "in_turns", three_times)
     monkeypatch.setattr(_doctor_speed, "_loop", lambda: "avx512")
+    before = torch.get_num_threads()
     (check,) = _doctor_speed.speed(0.1)
     assert len(rounds[0]) == 2
     assert check.values["steps_per_second"] == 500.0
@@ -669,9 +671,8 @@ def test_the_speed_check_takes_its_time_and_compares(monkeypatch):
     assert check.state == "doubtful"
     assert "other programs left 40% of a core" in check.found
     monkeypatch.undo()
-    threads = torch.get_num_threads()
+    assert (used, torch.get_num_threads()) == ([1], before)
     (check,) = _doctor_speed.speed(0.2)
-    assert torch.get_num_threads() == threads
     assert check.values["rounds"] >= 3
     assert 0 < check.values["share"] <= 1.1
 
