@@ -102,8 +102,14 @@ class _StudyCommand(click.Command):
             assignments = (*assignments, f"data_dir={json.dumps(data)}")
         chosen = study(self.study_name, scale, assignments)
         if dry_run:
-            chosen.check_device(executor)
+            missing = ""
+            try:
+                chosen.check_device(executor)
+            except (FileNotFoundError, ImportError) as error:
+                missing = " ".join(str(error).split())
             click.echo(estimate(chosen, workers))
+            if missing:
+                click.echo(f"cannot run yet: {missing}", err=True)
             return
         folder = out or Path("results") / f"{chosen.name}-{scale}"
         told = shlex.join(["ctxrnn", *sys.argv[1:]])

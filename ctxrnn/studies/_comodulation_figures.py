@@ -104,7 +104,10 @@ def _title(figure: plots.Figure, cells: pd.DataFrame, more: str = "") -> None:
 
 def _where(settings: ComodulationSettings, cells: pd.DataFrame) -> str:
     row = cells.iloc[0]
-    text = f"; {row['version']}" if settings.classes else ""
+    text = ""
+    if settings.classes:
+        text = f"; {row['version']}"
+        text += f" (chance: {row['chance']})" if row.get("chance") else ""
     epochs = "1 epoch" if row["length"] == 1 else f"{row['length']} epochs"
     text += f"; first stage of {epochs}, {cells['seed'].nunique()} networks"
     return text

@@ -136,7 +136,9 @@ def _performance(
     return {
         **attribute_scores(p["test"], labels["test"]).macro(),
         "f1_tuned": tuned["f1"],
-        "mean_average_precision": float(np.nanmean(precision)),
+        "mean_average_precision": float(np.nanmean(precision))
+        if np.isfinite(precision).any()
+        else math.nan,
         "predicted_share": float((p["test"] >= 0.5).mean()),
     }
 
@@ -202,8 +204,12 @@ def _noise(
     network, modulation = tuned.network, tuned.modulation
     values = {"noise_ratio": math.nan, "noise_label": math.nan}
     if not settings.classes:
-        ratio = class_noise(logits, test.labels)
-        values["noise_label"] = float(np.median(ratio))
+        # An attribute that the test split has of one kind alone has no noise within classes.
+        share = test.labels.double().mean(dim=0)
+        known = (share > 0) & (share < 1)
+        if bool(known.any()):
+            ratio = class_noise(logits[:, known], test.labels[:, known])
+            values["noise_label"] = float(np.median(ratio))
     elif len(tuned.gain):
         values["noise_label"] = _one_against_rest(logits, test.labels)
     if modulation.controller is None:

@@ -124,8 +124,9 @@ class ComodulationSettings:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        for name in ("seeds", "probe", "noise_images", "noise_draws"):
-            check_count(name, getattr(self, name))
+        for name, least in (("seeds", 1), ("probe", 1), ("noise_images", 2), ("noise_draws", 2)):
+            check_count(name, getattr(self, name), minimum=least)
+        self._check_without_effect()
         check_count("heldout", self.heldout, minimum=0)
         check_positive("head_rate", self.head_rate)
         for epochs in self.head_epochs:
@@ -152,6 +153,17 @@ class ComodulationSettings:
             decoder_of(text)
         for layer, skip in itertools.product(self.layers, self.skips):
             encoder_of(self, layer, skip)
+
+    def _check_without_effect(self) -> None:
+        """Refuse settings that another one takes the place of."""
+        plain = EncoderConfig(self.encoder.kind)
+        for name, place in (("skips", "skips"), ("channels", "the images")):
+            if getattr(self.encoder, name) != getattr(plain, name):
+                raise ValueError(f"encoder.{name} has no effect: set by {place}")
+        if self.encoder.layer not in (plain.layer, *self.layers):
+            raise ValueError("encoder.layer has no effect: set layers")
+        if self.tune.learning_rate != TuningConfig().learning_rate:
+            raise ValueError("tune.learning_rate has no effect: set rates")
 
     @property
     def classes(self) -> bool:
@@ -181,7 +193,8 @@ def cells_of(settings: ComodulationSettings) -> list[Cell]:
     ]
     arms = [(name, False) for name in settings.conditions]
     arms += [(name, True) for name in settings.joint]
-    epochs = settings.head_epochs if settings.classes else (0,)
+    # Read-outs are new for classes and for attributes that the first stage did not see.
+    epochs = settings.head_epochs if settings.classes or settings.heldout else (0,)
     cells: list[Cell] = []
     for seed in range(settings.seeds):
         for layer, skip, decoder in shapes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import hashlib
@@ -102,6 +103,12 @@ def stage_of(settings: ComodulationSettings) -> Stage:
     if settings.most_train is not None:
         # The first ones, among which is the probe set.
         rows["train"] = rows["train"][: settings.most_train]
+    for split in SPLITS:
+        if not len(rows.get(split, ())):
+            raise ValueError(
+                f"{settings.data}: the {split} split is empty: choose another set, or hold images "
+                "out (options=validation=500, for sets that know it)"
+            )
     return Stage(images, rows, _held_out(settings, images, rows["train"]))
 
 
@@ -316,7 +323,7 @@ class _Base:
         self.data = {split: self._examples(split, self.features[split]) for split in SPLITS}
         self.head_score = float("nan")
         if self.settings.classes or self.stage.kept[1]:
-            self._new_readout(self._head(), int(cell["head_epochs"]) or 10)
+            self._new_readout(self._head(), int(cell["head_epochs"]))
         elif self.version == "groups":
             self._reheaded(self._head())
         self.probe = self.data["train"].take(
@@ -328,6 +335,8 @@ class _Base:
         self.features, self.data = {}, {}
         if not self.settings.keep_features:
             shutil.rmtree(self.folder, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                self.folder.parent.rmdir()
 
     def _head(self) -> Head:
         groups = self.stage.groups
@@ -421,8 +430,21 @@ class _Base:
             "contexts": self.network.head.contexts,
             "outputs": self.network.head.outputs,
             "heldout": ",".join(map(str, self.stage.kept[1])),
+            "chance": self._chance(),
         }
         return Measured({**first, **found.values}, found.tables)
+
+    def _chance(self) -> str:
+        """Say how often a guess among the classes that are possible is right."""
+        head = self.network.head
+        if not self.settings.classes:
+            return ""
+        if not head.allowed:
+            return f"1/{head.outputs}"
+        names = self.stage.images.groups
+        return ", ".join(
+            f"{name} 1/{len(classes)}" for name, classes in zip(names, head.allowed, strict=True)
+        )
 
     def _before(self) -> ComodulatedNetwork:
         return copy.deepcopy(self.network)
@@ -458,12 +480,24 @@ class _Chosen:
 
 
 def check_data(settings: ComodulationSettings) -> None:
-    """Raise an error that says what is missing, before anything is computed."""
-    if settings.encoder.kind == "resnet18":
-        ComodulatedNetwork(NetworkConfig(settings.encoder, (2,), Head.classes(2)))
+    """Raise an error that says all that is missing, before anything is computed."""
     if settings.device != "cpu":
         from ctxrnn.studies._networks import device_of
         from ctxrnn.studies._plan import NetworkSettings
 
         device_of(NetworkSettings(device=settings.device))
-    stage_of(settings)
+    missing = []
+    try:
+        stage_of(settings)
+    except FileNotFoundError as error:
+        missing.append(
+            f"{error} (--data DIR names the folder, --set options=download=true gets files that "
+            "can be had)"
+        )
+    if settings.encoder.kind == "resnet18":
+        try:
+            ComodulatedNetwork(NetworkConfig(settings.encoder, (2,), Head.classes(2)))
+        except FileNotFoundError as error:
+            missing.append(f"{error} (--set encoder.weights=none for random weights)")
+    if missing:
+        raise FileNotFoundError("; and ".join(missing))

