@@ -135,6 +135,12 @@ def means_of(curves: pd.DataFrame) -> dict[str, dict[int, float]]:
     return found
 
 
+def fewest(curves: pd.DataFrame) -> int:
+    """Return the networks of the mean over the fewest, of the sizes that are judged."""
+    judged = curves[curves["samples"].isin(DIGITISED)]
+    return int(judged["n"].min()) if len(judged) else 0
+
+
 def _verdicts(settings: FewshotSettings, curves: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
@@ -143,7 +149,7 @@ def _verdicts(settings: FewshotSettings, curves: pd.DataFrame) -> pd.DataFrame:
     for arm in STOCHASTIC:
         if arm not in settings.modes:
             continue
-        judged = verdict(means, arm)
+        judged = verdict(means, arm, fewest(curves))
         words = {True: "reproduced", False: "not reproduced", None: "not decided"}
         rows.append(
             {
@@ -168,7 +174,8 @@ def _findings(settings: FewshotSettings, tables: Tables) -> Sequence[str]:
     for row in tables["verdicts"].to_dict("records"):
         why = f" ({row['reasons']})" if row["reasons"] else ""
         lines.append(f"{row['arm']}: {row['verdict']}{why}")
-    lines.append(cause([verdict(means_of(tables["curves"]), arm) for arm in STOCHASTIC]))
+    means, networks = means_of(tables["curves"]), fewest(tables["curves"])
+    lines.append(cause([verdict(means, arm, networks) for arm in STOCHASTIC]))
     for row in tables["curves"].to_dict("records"):
         known = row["published"] == row["published"]
         published = f", published {row['published']:g}" if known else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ctxrnn.studies._common import FEWEST
 from ctxrnn.studies._comodulation_fewshot_settings import STOCHASTIC
 
 DIGITISED: Mapping[int, Mapping[str, float]] = {
@@ -39,12 +40,13 @@ class Verdict:
     reasons: tuple[str, ...]
 
 
-def verdict(means: Means, arm: str) -> Verdict:
+def verdict(means: Means, arm: str, networks: int) -> Verdict:
     """Judge one arm: arm > gain > max(weights, decoder), and every mean within 10 points.
 
     Args:
         means: Means over tasks and seeds.
         arm: One of the stochastic arms.
+        networks: Networks of the mean over the fewest; below five there is no verdict.
     """
     names = {"stoch": arm, "gain": "gain", "weights": "weights", "decoder": "decoder"}
     missing = [
@@ -56,6 +58,9 @@ def verdict(means: Means, arm: str) -> Verdict:
     matches = curve_matches(means, arm)
     if missing:
         return Verdict(arm, None, matches, (f"not there: {', '.join(missing)}",))
+    if networks < FEWEST:
+        told = f"{networks} networks where {FEWEST} are needed"
+        return Verdict(arm, None, None, (told,))
     reasons = []
     for samples, published in DIGITISED.items():
         found = {name: means[mode][samples] for name, mode in names.items()}
@@ -89,7 +94,10 @@ def cause(verdicts: Sequence[Verdict]) -> str:
     """Say what the four arms tell about the cause of the published curve."""
     found = {judged.arm: judged.matches for judged in verdicts}
     if any(found.get(arm) is None for arm in STOCHASTIC):
-        return "The arms do not tell a cause: not all four were run at 100, 150 and 300 samples."
+        return (
+            "The arms do not tell a cause: not all four were run at 100, 150 and 300 samples, with "
+            f"{FEWEST} networks."
+        )
     blank, images, exponential, permuted = (bool(found[arm]) for arm in STOCHASTIC)
     if blank and permuted and not images:
         return (

@@ -5,9 +5,14 @@ import json
 
 import pandas as pd
 import pytest
+import torch
 
+from ctxrnn import make_generator
+from ctxrnn.comodulation import hierarchy as net
+from ctxrnn.studies import _comodulation_fewshot_networks as work_networks
 from ctxrnn.studies import study
-from ctxrnn.studies._comodulation_fewshot import RECIPE
+from ctxrnn.studies._comodulation_fewshot import RECIPE, fewest
+from ctxrnn.studies._comodulation_fewshot_networks import bank_of_patches, task_data
 from ctxrnn.studies._comodulation_fewshot_settings import MODES, STOCHASTIC, FewshotSettings
 from ctxrnn.studies._comodulation_fewshot_verdict import DIGITISED, cause, verdict
 from ctxrnn.studies._configured import changed, from_dict, to_dict
@@ -48,7 +53,7 @@ def with_values(**changes):
     ],
 )
 def test_verdict_by_the_rule(means, reproduced, reason):
-    judged = verdict(means, "stoch-blank")
+    judged = verdict(means, "stoch-blank", 5)
     assert judged.reproduced is reproduced
     assert reason in "; ".join(judged.reasons)
     assert bool(judged.reasons) is not reproduced
@@ -56,15 +61,15 @@ def test_verdict_by_the_rule(means, reproduced, reason):
 
 def test_other_arms_do_not_enter_a_verdict():
     means = with_values(images={100: 10.0})
-    assert verdict(means, "stoch-blank").reproduced
-    assert not verdict(means, "stoch-images").reproduced
+    assert verdict(means, "stoch-blank", 5).reproduced
+    assert not verdict(means, "stoch-images", 5).reproduced
 
 
 @pytest.mark.parametrize("mode", ["gain", "weights", "decoder", "stoch-blank"])
 def test_verdict_is_not_decided_without_a_size(mode):
     means = with_values()
     del means[mode][150]
-    judged = verdict(means, "stoch-blank")
+    judged = verdict(means, "stoch-blank", 5)
     assert judged.reproduced is None
     assert judged.reasons == (f"not there: {mode} at 150",)
     assert judged.matches is (None if mode == "stoch-blank" else True)
@@ -86,9 +91,9 @@ LOW = {100: 20.0}
 )
 def test_what_the_arms_say_about_the_cause(changes, said):
     means = with_values(**changes)
-    assert said in cause([verdict(means, arm) for arm in STOCHASTIC])
+    assert said in cause([verdict(means, arm, 5) for arm in STOCHASTIC])
     missing = {mode: row for mode, row in means.items() if mode != "stoch-exp"}
-    assert "not all four" in cause([verdict(missing, arm) for arm in STOCHASTIC])
+    assert "not all four" in cause([verdict(missing, arm, 5) for arm in STOCHASTIC])
 
 
 def test_scales_are_those_of_the_specification():
@@ -189,3 +194,52 @@ def test_dry_run_knows_the_cost_without_running():
     costs = {(c["seed"], c["samples"]): work.cost(c) for c in cells}
     assert costs[0, 300] > costs[0, 150] > costs[0, 100] > 0
     assert 1e8 < work.memory(cells[0]) < 4e9
+
+
+@pytest.mark.parametrize(("networks", "decided"), [(1, False), (4, False), (5, True)])
+def test_fewer_than_five_networks_give_no_verdict(networks, decided):
+    judged = verdict(with_values(), "stoch-blank", networks)
+    assert judged.reproduced is (True if decided else None)
+    if not decided:
+        assert judged.reasons == (f"{networks} networks where 5 are needed",)
+        said = cause([verdict(with_values(), arm, networks) for arm in STOCHASTIC])
+        assert "not all four were run at 100, 150 and 300 samples, with 5 networks" in said
+
+
+def test_networks_are_counted_where_they_are_fewest():
+    curves = pd.DataFrame(
+        {"samples": [100, 150, 300, 20], "mode": "gain", "n": [5, 3, 5, 1], "accuracy": 50.0}
+    )
+    assert fewest(curves) == 3
+    assert fewest(curves[curves["samples"] == 20]) == 0
+
+
+def test_images_to_tune_validate_and_test_are_apart():
+    settings = dataclasses.replace(RECIPE.settings("smoke"), task_images=24, test_images=24)
+    data = task_data(settings, 0, 12, bank_of_patches())
+    tuned = data.examples.train[0].flatten(0, 1).flatten(1)
+    held = data.examples.validation[0].flatten(1)
+    test = data.test[0].flatten(1)
+    for a, b in ((tuned, held), (tuned, test), (held, test)):
+        assert float(torch.cdist(a, b).min()) > 1.0
+    again = task_data(settings, 0, 12, bank_of_patches())
+    assert torch.equal(again.test, data.test)
+    assert not torch.equal(task_data(settings, 1, 12, bank_of_patches()).test, data.test)
+
+
+def test_couplings_have_a_rate_of_their_own(monkeypatch):
+    seen = {}
+
+    class Noted(work_networks.CouplingStack):
+        def __init__(self, weights, config, examples, members, rate, *more):
+            seen["couplings"] = rate
+            super().__init__(weights, config, examples, members, rate, *more)
+
+    monkeypatch.setattr(work_networks, "CouplingStack", Noted)
+    settings = dataclasses.replace(
+        RECIPE.settings("smoke"), epochs=1, rate=1e-4, coupling_rate=2e-3
+    )
+    data = task_data(settings, 0, 8, bank_of_patches())
+    flat = net.draw_parameters(net.HierarchyConfig(), make_generator(0))
+    work_networks.TUNERS["couplings"](settings, 0, 8, flat, data, ["gain"], lambda share: None)
+    assert seen == {"couplings": 2e-3}
