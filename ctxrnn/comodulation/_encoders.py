@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -12,11 +11,12 @@ from torch import Tensor, nn
 
 from ctxrnn._checks import check_count, derive_seed, unknown_name
 
+from ._weights import IMAGENET, load_pretrained
+
 LAYERS = {
     "resnet18": ("layer1", "layer2", "layer3", "layer4"),
     "small": ("layer1", "layer2", "layer3"),
 }
-IMAGENET = "imagenet"
 # Of images in [0, 1], as torchvision's weights expect them.
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -110,7 +110,8 @@ class Encoder(nn.Module):
     def prepared(self, images: Tensor) -> Tensor:
         """Return images as they are taken in: bytes become numbers in [0, 1]."""
         kind = next(self.parameters()).dtype
-        x = images.to(kind) / 255 if images.dtype == torch.uint8 else images
+        x = images.to(kind)
+        x = x / 255 if images.dtype == torch.uint8 else x
         if self.normalised:
             mean, deviation = (x.new_tensor(v)[:, None, None] for v in (_MEAN, _DEVIATION))
             x = (x - mean) / deviation
@@ -191,7 +192,7 @@ def _resnet(config: EncoderConfig) -> tuple[nn.Module, dict[str, nn.Module]]:
 
     whole = resnet18(weights=None)
     if config.weights is not None:
-        whole.load_state_dict(_pretrained(config.weights))
+        load_pretrained(whole, config.weights)
     if config.stem == "cifar":
         whole.conv1, whole.maxpool = (
             nn.Conv2d(config.channels, 64, 3, 1, 1, bias=False),
@@ -208,29 +209,6 @@ def _resnet(config: EncoderConfig) -> tuple[nn.Module, dict[str, nn.Module]]:
     return stem, layers
 
 
-def _pretrained(weights: str) -> dict[str, Tensor]:
-    """Return a state dict of torchvision's resnet18, from its cache or a safetensors file."""
-    if weights != IMAGENET:
-        from safetensors.torch import load_file
-
-        if not Path(weights).is_file():
-            raise FileNotFoundError(
-                f"no weights at {weights}: check the path, or weights='imagenet'"
-            )
-        return load_file(weights)
-    from torchvision.models import ResNet18_Weights
-
-    name = str(ResNet18_Weights.IMAGENET1K_V1.url).rpartition("/")[2]
-    path = Path(torch.hub.get_dir()) / "checkpoints" / name
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"ImageNet weights of ResNet-18 are not here: {path} is missing. Let torchvision "
-            "download them once (resnet18(weights='IMAGENET1K_V1')), or train from random weights "
-            "(weights=None) and say so"
-        )
-    return dict(torch.load(path, map_location="cpu", weights_only=True))
-
-
 _BUILDERS: dict[str, Callable[[EncoderConfig], tuple[nn.Module, dict[str, nn.Module]]]] = {
     "resnet18": _resnet,
     "small": _small,
@@ -243,6 +221,7 @@ def make_encoder(config: EncoderConfig, *, seed: int = 0) -> Encoder:
     Raises:
         ImportError: If torchvision is needed and not installed.
         FileNotFoundError: If weights are named that are not there.
+        CheckpointError: If their file is damaged, or holds another network's.
     """
     # torch's initialisations draw from its global generator.
     with torch.random.fork_rng(devices=[]):
