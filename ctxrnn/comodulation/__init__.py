@@ -27,9 +27,9 @@ from ._estimator import rectified_gain as rectified_gain
 from ._files import cached_features as cached_features
 from ._files import load_network as load_network
 from ._files import save_network as save_network
+from ._heads import Head as Head
 from ._modulation import Modulation as Modulation
 from ._network import ComodulatedNetwork as ComodulatedNetwork
-from ._network import Head as Head
 from ._network import NetworkConfig as NetworkConfig
 from ._pretraining import PretrainConfig as PretrainConfig
 from ._pretraining import Pretrained as Pretrained

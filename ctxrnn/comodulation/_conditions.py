@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import math
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
-from ctxrnn._checks import check_count, check_not_negative, check_positive, unknown_name
+from ctxrnn._checks import (
+    check_count,
+    check_not_negative,
+    check_number,
+    check_positive,
+    unknown_name,
+)
 
 Part = Literal["controller", "gain", "bias", "readout", "decoder", "encoder", "film"]
 GAINS = ("one", "noise", "shuffled", "permuted", "learned")
+# The smallest normal float32.
+_SMALLEST = 2.0**-126
 
 
 @dataclass(frozen=True)
@@ -26,6 +35,9 @@ class Condition:
         through: Whether the gradient goes through the gain; else g is a running mean.
         noisy: Whether the modulator is noisy during training, about mu.
         meaning: What it is, in a sentence.
+
+    Raises:
+        ValueError: For an unknown part or gain, or where no gradient would reach what is trained.
     """
 
     name: str
@@ -35,6 +47,45 @@ class Condition:
     through: bool = False
     noisy: bool = False
     meaning: str = ""
+
+    def __post_init__(self) -> None:
+        for part in self.trained:
+            if part not in get_args(Part):
+                raise unknown_name(f"part in trained of {self.name!r}", part, get_args(Part))
+        if self.gain not in GAINS:
+            raise unknown_name(f"gain of {self.name!r}", self.gain, GAINS)
+        if self.mu is not None and not math.isfinite(check_number("mu", self.mu)):
+            raise ValueError(f"mu of {self.name!r} must be finite, or None: got {self.mu}")
+        coupled = "controller" in self.trained
+        for wrong, must in (
+            (
+                self.stochastic and not coupled,
+                "with a gain from noise must train the controller, whose couplings carry the noise",
+            ),
+            (
+                self.through and not self.stochastic,
+                "has through=True, which must come with a gain from noise: 'noise', 'shuffled' or "
+                "'permuted'",
+            ),
+            (
+                self.noisy and (self.mu is None or not coupled),
+                "has noisy=True, which must come with a mu, about which the noise is, and the "
+                "controller trained",
+            ),
+            (
+                ("gain" in self.trained) != (self.gain == "learned"),
+                "must have both 'gain' in trained and gain='learned', or neither",
+            ),
+        ):
+            if wrong:
+                raise ValueError(f"condition {self.name!r} {must}")
+        if coupled and not self.mu and not self.through and not self.noisy:
+            mu = None if self.mu is None else f"{self.mu:g}"
+            raise ValueError(
+                f"condition {self.name!r}: mu={mu} must come with the gradient through the "
+                "gain (a gain from noise, gain_grad='through'): otherwise none reaches the "
+                "couplings; or set mu above 0"
+            )
 
     @property
     def stochastic(self) -> bool:
@@ -107,8 +158,13 @@ class ModulationConfig:
         theta_init: Initial theta of the table, not 0, where its gradient vanishes.
         hidden: Hidden units of the controller "mlp".
         probe_scope: Images for the gain of context k: "all", or its "own_context".
-        eval_gain: Decoder gain at test: from the "probe" set, or the "running" mean of training.
+        eval_gain: Decoder gain at test: from the "probe" set, or the "running" mean of training,
+            where there is one: with the gradient through the gain it is from the probe set.
         tau_max: Longest memory of the running mean, in steps.
+        mu: Value of the modulator in decisions, of all conditions that have one; None for the
+            condition's own.
+        gain_grad: Whether the gradient goes through a gain that comes from noise ("through"), or
+            the gain is a running mean ("detached"); None for the condition's own.
     """
 
     gain_form: Literal["exp", "linear"] = "exp"
@@ -123,6 +179,8 @@ class ModulationConfig:
     probe_scope: Literal["all", "own_context"] = "all"
     eval_gain: Literal["probe", "running"] = "probe"
     tau_max: float = 100.0
+    mu: float | None = None
+    gain_grad: Literal["detached", "through"] | None = None
 
     def __post_init__(self) -> None:
         known = {
@@ -141,8 +199,33 @@ class ModulationConfig:
         check_positive("sigma", self.sigma)
         check_positive("tau_max", self.tau_max)
         check_not_negative("noise_center", self.noise_center)
-        if self.controller == "table" and self.theta_init == 0:
+        theta = check_number("theta_init", self.theta_init)
+        if not math.isfinite(theta):
+            raise ValueError(f"theta_init must be finite: got {theta}; the default is 0.3")
+        # Couplings are float32, in which a smaller square is 0.
+        if theta**2 < _SMALLEST:
             raise ValueError(
-                "theta_init must not be 0: the gradient of c = theta^2 vanishes there; the default "
-                "is 0.3"
+                "theta_init must not be 0, nor so small that its square is: the gradient of "
+                f"c = theta^2 vanishes there; got {theta:g}, the default is 0.3"
             )
+        if self.gain_grad is not None and self.gain_grad not in ("detached", "through"):
+            raise unknown_name("gain_grad", self.gain_grad, ("detached", "through"))
+        if self.mu is not None:
+            check_not_negative("mu", self.mu)
+            if self.mu == 0 and self.gain_grad == "detached":
+                raise ValueError(
+                    "mu=0 must come with the gradient through the gain, gain_grad='through': "
+                    "otherwise none reaches the couplings"
+                )
+
+    def applied(self, to: Condition) -> Condition:
+        """Return a condition with these `mu` and `gain_grad` in place of its own.
+
+        Raises:
+            ValueError: If no gradient would reach the couplings.
+        """
+        mu = to.mu if self.mu is None or to.mu is None else self.mu
+        through = to.through
+        if to.stochastic and self.gain_grad is not None:
+            through = self.gain_grad == "through"
+        return replace(to, mu=mu, through=through)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,7 +14,10 @@ from ctxrnn._checks import make_generator
 
 
 class Source(Protocol):
-    """Where images come from, e.g. an `ImageSet`."""
+    """Where images come from, e.g. an `ImageSet`; what it reads are images, never features.
+
+    One may have a `fingerprint`, a text that tells its data from others.
+    """
 
     def read(self, rows: Any) -> Tensor:
         """Return images, (row, channel, height, width), bytes or numbers in [0, 1]."""
@@ -25,17 +28,40 @@ class Examples:
     """Inputs with labels, and a context for each where the head needs one.
 
     Attributes:
-        inputs: Images, or features of the modulated layer: an array (example, channel, height,
-            width), or a `Source` of which `rows` are used.
+        inputs: Images (bytes, or numbers in [0, 1]), or features of the modulated layer
+            (`Encoder.below`): an array (example, channel, height, width), or a `Source` of images
+            of which `rows` are used.
         labels: Attributes, (example, output), 0 or 1; or classes, (example,).
         context: (example,), or None.
         rows: Which rows of a source the examples are, (example,); None for arrays.
+        images: Whether inputs are images. None tells by the inputs: those of a source, bytes, and
+            numbers with as many channels as the encoder takes are images; numbers with as many as
+            the modulated layer has are features.
+
+    Raises:
+        ValueError: If there are not as many labels, contexts or rows as inputs.
     """
 
     inputs: Any
     labels: Tensor
     context: Tensor | None = None
     rows: np.ndarray | None = None
+    images: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.rows is None and not hasattr(self.inputs, "__len__"):
+            raise ValueError(
+                f"rows must say which rows of a {type(self.inputs).__name__} the examples are: got "
+                "None"
+            )
+        if self.rows is not None and self.images is None:
+            object.__setattr__(self, "images", True)
+        count = len(self.inputs if self.rows is None else self.rows)
+        for name, values in (("labels", self.labels), ("context", self.context)):
+            if values is not None and len(values) != count:
+                raise ValueError(
+                    f"{name} must be one for each of {count} inputs: got {len(values)}"
+                )
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -53,17 +79,19 @@ class Examples:
         chosen = torch.as_tensor(which)
         context = None if self.context is None else self.context[chosen]
         if self.rows is not None:
-            return Examples(self.inputs, self.labels[chosen], context, self.rows[chosen.numpy()])
-        return Examples(self.read(chosen), self.labels[chosen], context)
+            rows = self.rows[chosen.numpy()]
+            return replace(self, labels=self.labels[chosen], context=context, rows=rows)
+        return replace(self, inputs=self.read(chosen), labels=self.labels[chosen], context=context)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch on its device; `inputs` are float unless they are bytes of images."""
+    """A batch on its device; `inputs` are float unless they are bytes, `images` is as given."""
 
     inputs: Tensor
     labels: Tensor
     context: Tensor | None
+    images: bool | None = None
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
@@ -122,5 +150,6 @@ def batches(
                 x if x.dtype == torch.uint8 else x.float(),
                 examples.labels[part].to(device),
                 context,
+                examples.images,
             ),
         )

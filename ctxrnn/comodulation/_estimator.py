@@ -123,19 +123,31 @@ class Covariance:
         # A unit that never varies has no correlation, and its covariance is 0.
         return q * self.sigma / torch.where(variance > 0, variance, torch.inf).sqrt()
 
-    def gain(self, stat: str = "cov") -> Tensor:
+    def gain(self, stat: str = "cov", where: str = "the noise pass") -> Tensor:
         """Return g, (context, unit), float64: `rectified_gain` of q."""
         resting = self.rest.mean(dim=1) / self.images.clamp_min(1)
-        return rectified_gain(self.raw(stat), resting)
+        return rectified_gain(self.raw(stat), resting, where)
 
 
-def rectified_gain(q: Tensor, resting: Tensor) -> Tensor:
+def rectified_gain(q: Tensor, resting: Tensor, where: str = "the noise pass") -> Tensor:
     """Return max(q, 0) over its mean, or 1 where that mean is rounding.
 
     Args:
         q: (context, unit).
         resting: Mean activity over units and images at m = 0, (context,).
+        where: What q is from, for the error.
+
+    Raises:
+        FloatingPointError: If a covariance or an activity is NaN or infinite.
     """
+    # Comparisons with NaN are false, and the gain would be 1 as if there were no covariance.
+    if not bool(q.isfinite().all() & resting.isfinite().all()):
+        bad = int((~q.isfinite()).sum())
+        raise FloatingPointError(
+            f"{where} gave no decoder gain: {bad} of {q.numel()} covariances with the modulator "
+            "are NaN or infinite. Look for NaN among its images or features, or use a smaller "
+            "learning rate or sigma"
+        )
     positive = q.clamp_min(0)
     mean = positive.mean(dim=1, keepdim=True)
     genuine = mean > FLOOR * resting[:, None].to(mean).abs()

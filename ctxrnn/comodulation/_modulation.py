@@ -49,7 +49,9 @@ class Mlp(nn.Module):
         self.out = nn.Parameter(
             torch.randn(hidden, channels, generator=source) * 0.1 / math.sqrt(hidden)
         )
-        self.shift = nn.Parameter(torch.full((channels,), math.log(math.expm1(start))))
+        # The inverse of softplus, which is its argument where exp would overflow.
+        shift = start if start > 30 else math.log(math.expm1(start))
+        self.shift = nn.Parameter(torch.full((channels,), shift))
 
     def forward(self) -> Tensor:
         """Return c, (context, channel), not negative."""
@@ -75,7 +77,7 @@ class Modulation(nn.Module):
     """What a condition adds to a pretrained network.
 
     Args:
-        condition: The condition.
+        condition: The condition; `mu` and `gain_grad` of the config replace its own.
         config: Its unknowns.
         contexts: K.
         channels: C, of the modulated layer.
@@ -100,11 +102,7 @@ class Modulation(nn.Module):
         super().__init__()
         for name, value in (("contexts", contexts), ("channels", channels), ("units", units)):
             check_count(name, value)
-        if condition.mu == 0 and condition.stochastic and not condition.through:
-            raise ValueError(
-                "mu=0 must come with the gradient through the gain: otherwise none reaches the "
-                "couplings"
-            )
+        condition = config.applied(condition)
         self.condition, self.config = condition, config
         self.controller: Table | Mlp | None = None
         if "controller" in condition.trained:

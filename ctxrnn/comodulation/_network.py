@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -12,68 +11,11 @@ from ctxrnn._checks import check_count, derive_seed
 
 from ._encoders import Encoder, EncoderConfig, make_encoder, sizes_of
 from ._estimator import Covariance, Draws
+from ._heads import Head
 from ._modulation import Modulation
 
 # Numbers of one modulated layer that a pass without gradients holds at once.
 _ROOM = 2**25
-
-
-@dataclass(frozen=True)
-class Head:
-    """How outputs and contexts belong together.
-
-    Attributes:
-        outputs: O.
-        contexts: K.
-        row: Context whose activity each output reads, (output,), for outputs that are attributes;
-            empty where an image has one context and all outputs read it.
-        allowed: Outputs that are possible in each context, a tuple for each; empty for all.
-    """
-
-    outputs: int
-    contexts: int = 1
-    row: tuple[int, ...] = ()
-    allowed: tuple[tuple[int, ...], ...] = ()
-
-    def __post_init__(self) -> None:
-        check_count("outputs", self.outputs)
-        check_count("contexts", self.contexts)
-        if self.row and (
-            len(self.row) != self.outputs or not set(self.row) <= set(range(self.contexts))
-        ):
-            raise ValueError(
-                f"row must name one of {self.contexts} contexts for every output, of "
-                f"{self.outputs}: got {self.row}"
-            )
-        if self.allowed and len(self.allowed) != self.contexts:
-            raise ValueError(
-                f"allowed must list the outputs of each of {self.contexts} contexts: got "
-                f"{len(self.allowed)}"
-            )
-
-    @classmethod
-    def attributes(cls, count: int, groups: Sequence[Sequence[int]] = ()) -> Head:
-        """Attributes, each with a context of its own, or one context for each group of them."""
-        if not groups:
-            return cls(count, count, tuple(range(count)))
-        row = {attribute: k for k, members in enumerate(groups) for attribute in members}
-        if sorted(a for members in groups for a in members) != list(range(count)):
-            raise ValueError(f"groups must hold each of {count} attributes once: got {groups}")
-        return cls(count, len(groups), tuple(row[a] for a in range(count)))
-
-    @classmethod
-    def classes(cls, count: int, groups: Sequence[Sequence[int]] = ()) -> Head:
-        """Classes without a context, or with the superclass as context and its classes allowed."""
-        if not groups:
-            return cls(count)
-        if sorted(c for group in groups for c in group) != list(range(count)):
-            raise ValueError(f"groups must hold each of {count} classes once: got {groups}")
-        return cls(count, len(groups), (), tuple(tuple(group) for group in groups))
-
-    @property
-    def per_image(self) -> bool:
-        """Whether an image has one context, which must be given."""
-        return not self.row and self.contexts > 1
 
 
 @dataclass(frozen=True)
@@ -133,6 +75,36 @@ class ComodulatedNetwork(nn.Module):
 
     row: Tensor
     allowed: Tensor
+
+    def takes_images(self, inputs: Tensor, images: bool | None = None) -> bool:
+        """Return whether inputs are images, which are encoded, or features of the modulated layer.
+
+        Args:
+            inputs: (example, channel, height, width).
+            images: What they are said to be (`Examples.images`); None tells by type and channels.
+
+        Raises:
+            ValueError: If they fit neither, or both.
+        """
+        sizes = {True: self.config.encoder.channels, False: self.channels}
+        kinds = [True, False] if images is None else [images]
+        if images is None and inputs.dtype == torch.uint8:
+            kinds = [True]
+        found = inputs.shape[1] if inputs.ndim == 4 else -1
+        likely = [kind for kind in kinds if sizes[kind] == found]
+        if len(likely) > 1:
+            raise ValueError(
+                f"inputs of {found} channels may be images or features of {self.encoder.layer}: "
+                "say which with Examples(..., images=True) or images=False"
+            )
+        if not likely:
+            names = {kind: f"{'images' if kind else 'features'} of {sizes[kind]}" for kind in kinds}
+            raise ValueError(
+                f"inputs must be {' or '.join(names.values())} channels, (example, channel, "
+                f"height, width): got {str(inputs.dtype).removeprefix('torch.')} of shape "
+                f"{tuple(inputs.shape)}"
+            )
+        return likely[0]
 
     def activity(
         self, h: Tensor, scale: Tensor | None = None, shift: Tensor | None = None

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ctxrnn._checks import check_count, check_positive, make_generator
+from ctxrnn._checks import check_count, check_finite, check_positive, make_generator
 
 from ._conditions import Condition, ModulationConfig
 from ._data import Batch, Examples, batches, epoch_order
@@ -82,10 +82,16 @@ def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def hidden(network: ComodulatedNetwork, batch: Batch) -> Tensor:
-    """Return h of a batch: as it is, or computed from images (bytes)."""
-    if batch.inputs.dtype == torch.uint8:
+    """Return h of a batch: as it is, or computed from images."""
+    if network.takes_images(batch.inputs, batch.images):
         return network.encoder.below(batch.inputs)
     return batch.inputs.to(network.readout.weight.dtype)
+
+
+def check_inputs(name: str, batch: Batch) -> None:
+    """Raise ValueError if images or features hold NaN or infinite numbers."""
+    if batch.inputs.is_floating_point():
+        check_finite(f"inputs of {name}", batch.inputs, "Leave these examples out or repair them")
 
 
 @torch.no_grad()
@@ -127,18 +133,26 @@ def probe_gain(
 
     Returns:
         g, (context, unit); the modulation's own where no noise is needed.
+
+    Raises:
+        ValueError: If the probe set holds NaN or infinite numbers.
+        FloatingPointError: If a covariance is NaN or infinite.
     """
     config, head = modulation.config, network.head
-    if not modulation.condition.stochastic or config.eval_gain == "running":
+    condition = modulation.condition
+    # With the gradient through the gain there is no running mean.
+    running = config.eval_gain == "running" and not condition.through
+    if not condition.stochastic or running:
         return modulation.decision_gain()
     device = network.readout.weight.device
     draws = draw_modulator(
         len(probe), head.contexts, sigma=config.sigma, generator=make_generator(seed, "probe"),
         axis=config.noise_axis, draws=config.draws, center=config.noise_center,
-        shuffled=modulation.condition.gain == "shuffled",
+        shuffled=condition.gain == "shuffled",
     )  # fmt: skip
     sums = Covariance(head.contexts, network.units, config.sigma, device)
     for number, batch in batches(probe, torch.arange(len(probe)), 1024, device=device):
+        check_inputs("the probe set", batch)
         h = hidden(network, batch)
         some = draws
         if config.noise_axis != "single":
@@ -147,7 +161,7 @@ def probe_gain(
         network.covariance(h, modulation, some, sums, context)
         if config.noise_axis == "single":
             break
-    return modulation.shown(sums.gain(config.gain_stat))
+    return modulation.shown(sums.gain(config.gain_stat, "the noise pass of the probe set"))
 
 
 def trained_parameters(
@@ -194,7 +208,8 @@ class _Tuning:
         gain, noise = None, None
         if condition.through:
             h = hidden(self.network, batch)
-            gain = self.modulation.shown(self._fresh(h, batch, epoch, number).gain(self._stat))
+            sums = self._fresh(h, batch, epoch, number)
+            gain = self.modulation.shown(self._gain(sums, batch, epoch, number))
         if condition.noisy:
             noise = self._noise(batch, epoch, number)
         at_once = len(batch.labels) if condition.through else self.config.images_at_once
@@ -210,11 +225,16 @@ class _Tuning:
             with torch.no_grad():
                 h = hidden(self.network, batch)
                 sums = self._fresh(h, batch, epoch, number)
-                self.modulation.update(sums.gain(self._stat), sums.images > 0)
+                fresh = self._gain(sums, batch, epoch, number)
+                self.modulation.update(fresh, sums.images > 0)
 
-    @property
-    def _stat(self) -> str:
-        return self.modulation.config.gain_stat
+    def _gain(self, sums: Covariance, batch: Batch, epoch: int, number: int) -> Tensor:
+        where = f"step {number} of epoch {epoch}"
+        try:
+            return sums.gain(self.modulation.config.gain_stat, f"the noise pass of {where}")
+        except FloatingPointError:
+            check_inputs(f"the training set at {where}", batch)
+            raise
 
     def _noise(self, batch: Batch, epoch: int, number: int) -> Tensor:
         contexts = 1 if self.network.head.per_image else self.network.head.contexts
@@ -238,7 +258,7 @@ class _Tuning:
 
 def _rows(batch: Batch, rows: slice) -> Batch:
     context = None if batch.context is None else batch.context[rows]
-    return Batch(batch.inputs[rows], batch.labels[rows], context)
+    return Batch(batch.inputs[rows], batch.labels[rows], context, batch.images)
 
 
 def tune(
@@ -262,7 +282,7 @@ def tune(
     Args:
         network: The pretrained network, which is not changed.
         condition: What is trained, and how decisions are taken.
-        train: Features of the modulated layer, or images (bytes), which are encoded at every step.
+        train: Features of the modulated layer, or images, which are encoded at every step.
         validation: The same of the validation set.
         probe: The same of the images that the gain at test is taken from, of the training set.
         score: From logits and labels to named numbers, with "score" to choose by.
@@ -270,13 +290,27 @@ def tune(
         config: How it is tuned.
         seed: Seed.
         report: Told the share of the work that is done.
+
+    Raises:
+        ValueError: If inputs, labels or contexts do not fit the network, or the probe set holds
+            NaN.
+        FloatingPointError: If a noise pass gave NaN, or no epoch a finite score.
     """
     config, options = config or TuningConfig(), options or ModulationConfig()
+    for name, examples in (("train", train), ("validation", validation), ("probe", probe)):
+        if not len(examples):
+            raise ValueError(f"{name} must hold one example at least: got none")
+        # Of the probe set neither labels nor, as a rule, contexts are used.
+        if name != "probe" or options.probe_scope == "own_context":
+            network.head.check(name, examples.labels, examples.context)
     own = copy.deepcopy(network)
     modulation = Modulation(
         condition, options, own.head.contexts, own.channels, own.units, seed=seed
     ).to(own.readout.weight.device)
-    if "encoder" in condition.trained and train.read(torch.arange(1)).dtype != torch.uint8:
+    for parameter in modulation.parameters():
+        parameter.data = parameter.data.to(own.readout.weight.dtype)
+    images = own.takes_images(train.read(torch.arange(1)), train.images)
+    if "encoder" in condition.trained and not images:
         raise ValueError("the condition 'full' trains the encoder: give images, not features")
     run = _Tuning(own, modulation, config, seed)
     result = Tuned(own, modulation, modulation.decision_gain(), trained=run.trained)
@@ -311,7 +345,7 @@ def tune(
     if kept is None:
         raise FloatingPointError(
             f"{condition.name} gave no finite score: use a smaller learning rate than "
-            f"{config.learning_rate:g}"
+            f"{config.learning_rate:g}, or look for NaN in the inputs"
         )
     own.load_state_dict(kept[0])
     modulation.load_state_dict(kept[1])

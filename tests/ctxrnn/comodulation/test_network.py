@@ -1,7 +1,9 @@
 """Identities between conditions, parameter counts, frozen parts, encoders."""
 
 import copy
+import dataclasses
 import hashlib
+import math
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch import nn
 from ctxrnn.comodulation import (
     CONDITIONS,
     ComodulatedNetwork,
+    Condition,
     EncoderConfig,
     Examples,
     Head,
@@ -23,6 +26,7 @@ from ctxrnn.comodulation import (
     probe_gain,
     tune,
 )
+from ctxrnn.comodulation._data import epoch_order
 
 GROUPS = ((0, 1), (2, 3, 4))
 HEADS = {
@@ -204,6 +208,8 @@ def test_permuted_gain_is_one_fixed_permutation_per_context():
     g = normal(5, 6).abs()
     shown = made.shown(g)
     assert shown.equal(again.shown(g))
+    # Not one for all: contexts that have the same gain show others.
+    assert len(made.shown(g[:1].expand(5, -1)).unique(dim=0)) == 5
     assert shown.sort(dim=1).values.equal(g.sort(dim=1).values)
     assert not shown.equal(g)
     assert modulation(model, "comod").shown(g).equal(g)
@@ -228,10 +234,12 @@ def digests(module):
     }
 
 
+# Below the last layer batch norm lies above the cut, where it sees modulated channels.
+@pytest.mark.parametrize("layer", ["layer2", None])
 @pytest.mark.parametrize("head", ["attributes", "superclass"])
 @pytest.mark.parametrize("name", CONDITIONS)
-def test_what_is_not_trained_stays_as_it_is(name, head):
-    model = network(head).float()
+def test_what_is_not_trained_stays_as_it_is(name, head, layer):
+    model = network(head, layer=layer).float()
     before = digests(model)
     raw = name == "full"
     train, probe = examples(model.double(), head, raw=raw), examples(model, head, 8, raw=raw)
@@ -311,6 +319,29 @@ def test_conditions_see_the_same_batches_and_noise():
     ]  # fmt: skip
     assert runs[0].predict(train).equal(runs[1].predict(train))
     assert not runs[0].predict(train).equal(runs[2].predict(train))
+
+
+def test_the_encoder_is_tuned_at_a_tenth_of_the_rate():
+    model = network()
+    train = examples(model, "attributes", 16, raw=True)
+    found = tune(
+        model, condition("full"), train, train, train, score=accuracy,
+        config=TuningConfig(epochs=1, batch=16, learning_rate=0.02),
+    )  # fmt: skip
+    before, largest = dict(model.named_parameters()), {}
+    for name, value in found.network.named_parameters():
+        moved = (value - before[name]).abs().max().item()
+        largest[name] = moved / (0.002 if name.startswith("encoder") else 0.02)
+    # Adam's first step is the rate wherever the slope is far above 1e-8.
+    assert list(largest.values()) == pytest.approx([1.0] * len(largest), rel=1e-3)
+
+
+def test_the_order_of_examples_depends_on_seed_and_epoch_alone():
+    orders = [epoch_order(50, seed, epoch) for seed in (0, 1) for epoch in (1, 2)]
+    for order in orders:
+        assert order.sort().values.equal(torch.arange(50))
+    assert len(torch.stack(orders).unique(dim=0)) == 4
+    assert epoch_order(50, 1, 2).equal(orders[3])
 
 
 def test_the_best_epoch_is_kept():
@@ -406,9 +437,185 @@ def test_an_encoder_depends_on_its_seed_alone():
     assert digests(first) == digests(second) != digests(other)
 
 
+def test_mu_and_the_way_of_the_gradient_are_settings():
+    noise = [name for name, one in CONDITIONS.items() if one.stochastic]
+    for name, own in CONDITIONS.items():
+        assert ModulationConfig().applied(own) == own
+        half = ModulationConfig(mu=0.5).applied(own)
+        assert half.mu == (None if own.mu is None else 0.5)
+        assert dataclasses.replace(half, mu=own.mu) == own
+        through = ModulationConfig(gain_grad="through").applied(own)
+        assert through.through is (name in noise)
+    plain = ModulationConfig(mu=1.0, gain_grad="detached")
+    assert not any(plain.applied(CONDITIONS[name]).through for name in noise)
+    model = network()
+    h = hidden(model, 4)
+    made = modulation(model, "comod", mu=0.25)
+    scale = (0.25 * made.couplings()).exp()
+    expected = model.logits(model.activity(h, scale), made.g)
+    assert model(h, made).equal(expected)
+
+
+def test_images_and_features_are_told_apart():
+    model = network()
+    raw = images(3)
+    h = hidden(model, 3)
+    assert model.takes_images(raw)
+    assert model.takes_images(raw.double() / 255)
+    assert not model.takes_images(h.half())
+    same = network(channels=64)
+    both = torch.rand(3, 64, 5, 5)
+    assert same.takes_images(both, True)
+    assert not same.takes_images(both, False)
+    assert same.takes_images(both.byte())
+    for kind, wanted in ((model, raw[:, :2]), (model, raw[0]), (model, h[:, :5])):
+        with pytest.raises(ValueError, match=r"inputs must be images of 3( or features of 64)?"):
+            kind.takes_images(wanted)
+    with pytest.raises(ValueError, match="inputs must be features of 64 channels"):
+        model.takes_images(raw, False)
+    with pytest.raises(ValueError, match=r"images or features of layer3: say which with Examples"):
+        same.takes_images(both)
+
+
+def test_images_may_be_bytes_or_numbers_or_features():
+    model = network()
+    raw, labels = images(12), torch.arange(60).reshape(12, 5) % 2
+    with torch.no_grad():
+        h = model.encoder.below(raw)
+    kinds = (raw, raw.double() / 255, h, h.numpy())
+    found = []
+    for inputs in kinds:
+        train = Examples(inputs, labels)
+        tuned = tune(
+            model, condition("comod"), train, train, train.take(range(6)), score=accuracy,
+            config=TuningConfig(epochs=1, batch=5),
+        )  # fmt: skip
+        found.append(tuned.predict(train))
+    for other in found[1:]:
+        # Numbers are read in float32.
+        assert (other - found[0]).abs().max() < 1e-5
+
+
+def broken(model, **changes):
+    good = examples(model, "superclass")
+    labels, context = good.labels.clone(), good.context.clone()
+    for name, (place, value) in changes.items():
+        (labels if name == "labels" else context)[place] = value
+    return dataclasses.replace(good, labels=labels, context=context)
+
+
+@pytest.mark.parametrize(
+    ("message", "change"),
+    [
+        ("labels of train must be one class for each example, below 5: got 0 to 7",
+         {"labels": (3, 7)}),
+        ("contexts of train must lie in 0 to 1: got 0 to 2", {"context": (3, 2)}),
+        ("labels of train must be possible in their context: 1 examples of context 1 have another "
+         "class, such as 0; allowed are 2, 3, 4", {"labels": (5, 0), "context": (5, 1)}),
+    ],
+)  # fmt: skip
+def test_labels_must_fit_the_head_and_their_context(message, change):
+    model = network("superclass")
+    good, bad = broken(model), broken(model, **change)
+    with pytest.raises(ValueError, match=message):
+        tune(model, condition("comod"), bad, good, good, score=accuracy)
+    with pytest.raises(ValueError, match=message.replace("train", "validation")):
+        tune(model, condition("comod"), good, bad, good, score=accuracy)
+
+
+def test_labels_of_another_kind_or_number_are_refused():
+    model, classes = network(), network("classes")
+    h = hidden(model, 6)
+    for head, labels, message in (
+        (model, torch.zeros(6, 4), r"5 attributes for each example, 0 or 1: got shape \(6, 4\)"),
+        (model, -torch.ones(6, 5), r"5 attributes for each example, 0 or 1: got -1 to -1"),
+        (classes, torch.zeros(6, 5), r"one class for each example, below 5: got shape \(6, 5\)"),
+        (classes, torch.zeros(6), r"one class for each example, below 5: got shape \(6,\) of fl"),
+    ):
+        some = Examples(h, labels)
+        with pytest.raises(ValueError, match=message):
+            tune(head, condition("comod"), some, some, some, score=accuracy)
+    for count in (5, 7):
+        with pytest.raises(
+            ValueError, match=f"labels must be one for each of 6 inputs: got {count}"
+        ):
+            Examples(h, torch.zeros(count, 5))
+    with pytest.raises(ValueError, match="context must be one for each of 6 inputs: got 5"):
+        Examples(h, torch.zeros(6), torch.zeros(5))
+    with pytest.raises(ValueError, match="rows must say which rows of a object"):
+        Examples(object(), torch.zeros(6))
+    alone = network("superclass")
+    some = Examples(h, torch.zeros(6, dtype=torch.long))
+    with pytest.raises(ValueError, match="the context of each image of train: got None"):
+        tune(alone, condition("comod"), some, some, some, score=accuracy)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["comod", "comod-0"])
+def test_nan_in_a_noise_pass_is_an_error(name, bad):
+    model = network().float()
+    train = examples(model.double(), "attributes", 12)
+    model = model.float()
+    inputs = train.inputs.clone()
+    inputs[2, 7] = bad
+    spoilt = dataclasses.replace(train, inputs=inputs)
+    config = TuningConfig(epochs=1, batch=12)
+    with pytest.raises(ValueError, match="inputs of the probe set must be finite: 1 of"):
+        tune(model, condition(name), train, train, spoilt, score=accuracy, config=config)
+    with pytest.raises(
+        ValueError, match="inputs of the training set at step 0 of epoch 1 must be finite: 1 of"
+    ):
+        tune(model, condition(name), spoilt, train, train, score=accuracy, config=config)
+    with torch.no_grad():
+        model.decoder[0].weight[0, 0] = bad
+    with pytest.raises(FloatingPointError, match="the noise pass of the probe set gave no decoder"):
+        tune(model, condition(name), train, train, train, score=accuracy, config=config)
+
+
+def test_couplings_of_the_mlp_start_where_they_should():
+    for start in (1e-3, 0.3, 3.0, 40.0):
+        made = modulation(network(), "comod", controller="mlp", theta_init=start)
+        with torch.no_grad():
+            made.controller.out.zero_()
+        # Of float32: shift is rounded, and softplus adds log1p(exp(-shift)).
+        expected = torch.full((5, 64), start**2, dtype=torch.float64)
+        assert (made.couplings() / expected - 1).abs().max() < 1e-4
+
+
 @pytest.mark.parametrize(
     ("message", "call"),
     [
+        ("theta_init must not be 0", lambda: ModulationConfig(theta_init=0.0, controller="mlp")),
+        ("theta_init must not be 0, nor so small", lambda: ModulationConfig(theta_init=1e-30)),
+        ("theta_init must be finite: got nan", lambda: ModulationConfig(theta_init=math.nan)),
+        ("theta_init must be finite: got inf", lambda: ModulationConfig(theta_init=math.inf)),
+        ("mu must be zero or more and finite", lambda: ModulationConfig(mu=math.nan)),
+        ("unknown gain_grad 'throug'", lambda: ModulationConfig(gain_grad="throug")),
+        ("mu=0 must come with the gradient through the gain, gain_grad='through'",
+         lambda: ModulationConfig(mu=0.0, gain_grad="detached")),
+        ("'comod': mu=0 must come with the gradient", lambda: modulation(
+            network(), "comod", mu=0.0)),
+        ("'comod-0': mu=0 must come with the gradient", lambda: modulation(
+            network(), "comod-0", gain_grad="detached")),
+        ("'attention': mu=0 must come with the gradient", lambda: modulation(
+            network(), "attention", mu=0.0, gain_grad="through")),
+        ("'x': mu=0 must come with the gradient", lambda: Condition("x", ("controller",), 0.0)),
+        ("'x': mu=None must come with the gradient", lambda: Condition("x", ("controller",))),
+        ("unknown part in trained of 'x' 'controler'.* Did you mean 'controller'",
+         lambda: Condition("x", ("controler",), 1.0)),
+        ("unknown gain of 'x' 'noisy'", lambda: Condition("x", ("controller",), 1.0, "noisy")),
+        ("mu of 'x' must be finite", lambda: Condition("x", ("controller",), math.inf)),
+        ("'x' with a gain from noise must train the controller",
+         lambda: Condition("x", ("readout",), 1.0, "noise")),
+        ("'x' has through=True, which must come with a gain from noise",
+         lambda: Condition("x", ("controller",), 1.0, through=True)),
+        ("'x' has noisy=True, which must come with a mu",
+         lambda: Condition("x", ("readout",), noisy=True)),
+        ("'x' must have both 'gain' in trained and gain='learned'",
+         lambda: Condition("x", ("controller",), 1.0, "learned")),
+        ("train must hold one example", lambda: tune(
+            network(), condition("comod"), *[examples(network(), "attributes", 0)] * 3,
+            score=accuracy)),
         ("theta_init must not be 0", lambda: ModulationConfig(theta_init=0.0)),
         ("mu=0 must come with the gradient", lambda: Modulation(
             CONDITIONS["comod-0"].__class__("x", ("controller",), 0.0, "noise"),
@@ -429,15 +636,6 @@ def test_an_encoder_depends_on_its_seed_alone():
 def test_errors_say_what_must_hold(message, call):
     with pytest.raises(ValueError, match=message):
         call()
-
-
-def test_missing_weights_are_named(tmp_path, monkeypatch):
-    pytest.importorskip("torchvision")
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"resnet18-\w+.pth is missing"):
-        make_encoder(EncoderConfig(weights="imagenet"))
-    with pytest.raises(FileNotFoundError, match="no weights at nowhere"):
-        make_encoder(EncoderConfig(weights="nowhere"))
 
 
 def test_predictions_do_not_depend_on_how_many_are_computed_at_once(monkeypatch):
