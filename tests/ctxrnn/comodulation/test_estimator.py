@@ -72,6 +72,64 @@ def test_a_linear_decoder_gives_the_couplings_seen_through_it(sigma):
     assert found.detach().numpy() == pytest.approx(expected.detach().numpy(), abs=1e-10)
 
 
+@pytest.mark.parametrize("sigma", [0.05, 0.3, 1.0])
+def test_the_estimator_finds_the_couplings_through_a_linear_decoder(sigma):
+    images = 4000
+    model = network(decoder=(9,))
+    model.decoder = nn.Sequential(nn.Linear(model.channels, 9).double())
+    c = 1.5 * torch.rand(3, model.channels, generator=torch.Generator().manual_seed(2), dtype=F64)
+    made, h = modulation(model, couplings=c, sigma=sigma), features(model, images)
+    draws = draw_modulator(images, 3, sigma=sigma, generator=torch.Generator().manual_seed(0))
+    sums = Covariance(3, 9, sigma)
+    with torch.no_grad():
+        model.covariance(h, made, draws, sums)
+        weight, x = model.decoder[0].weight, h.flatten(1)
+        q = (x.mean(dim=0) * c) @ weight.mT
+        # What each image adds, less what it adds on average: its error.
+        m = draws.m[0][..., None]
+        slope = m * (-(sigma**2) / 2 * c**2).exp() * torch.sinh(m * c) / sigma**2
+        error = torch.einsum("bkc,uc->bku", x[:, None] * (slope - c), weight)
+    bound = 5 * error.std(dim=0) / math.sqrt(images)
+    assert ((sums.raw() - q).abs() <= bound).all()
+    assert ((sums.raw() - q).abs() > 0).all()
+    # P / M - p / n = (P - p) / n - (P / M) (M - n) / n.
+    positive, g = q.clamp_min(0), sums.gain()
+    mean = positive.mean(dim=1, keepdim=True)
+    slack = (bound + g * bound.mean(dim=1, keepdim=True)) / mean
+    assert ((g - positive / mean).abs() <= slack).all()
+
+
+def test_the_estimator_tends_to_the_jacobian_vector_product():
+    sigma, repeats = 1e-3, 500
+    model = network()
+    c = 1.5 * torch.rand(3, model.channels, generator=torch.Generator().manual_seed(2), dtype=F64)
+    few = features(model, 6)
+    made, h = modulation(model, couplings=c, sigma=sigma), few.repeat(repeats, 1, 1, 1)
+    draws = draw_modulator(len(h), 3, sigma=sigma, generator=torch.Generator().manual_seed(0))
+    sums = Covariance(3, model.units, sigma)
+    with torch.no_grad():
+        model.covariance(h, made, draws, sums)
+    for k in range(3):
+        along = few * c[k][:, None, None]
+        _, each = torch.autograd.functional.jvp(lambda x: model.activity(x)[:, 0], few, along)
+        # No kink is within reach: an image adds (m / sigma)^2 a', whose variance is 2 a'^2.
+        bound = 5 * (2 * each.square().mean(dim=0) / len(h)).sqrt() * (1 + 1e-3) + 1e-9
+        assert ((sums.raw()[k] - each.mean(dim=0)).abs() <= bound).all()
+        positive = sums.raw()[k].clamp_min(0)
+        assert (sums.gain()[k] - positive / positive.mean()).abs().max() < 1e-12
+
+
+def test_every_image_and_context_has_a_draw_of_its_own():
+    for axis in ("antithetic", "naive", "single"):
+        draws = draw_modulator(
+            7, 3, sigma=0.3, generator=torch.Generator().manual_seed(0), axis=axis, draws=11
+        )
+        rows = 11 if axis == "single" else 7
+        assert draws.m.shape == ((2 if axis == "antithetic" else 1), rows, 3)
+        assert len(draws.m.unique()) == draws.m.numel()
+        assert draws.labels.equal(draws.m)
+
+
 @pytest.mark.parametrize("axis", ["antithetic", "naive", "single"])
 def test_the_sums_estimate_the_expectation(axis):
     sigma, images = 0.5, 4000
@@ -248,6 +306,29 @@ def test_rectified_gains_are_not_negative_and_have_mean_one():
     assert found[0].numpy() == pytest.approx((q[0].clamp_min(0) / q[0].clamp_min(0).mean()).numpy())
     # No positive covariance, or one that is rounding.
     assert (found[3:] == 1).all()
+
+
+def test_the_floor_is_a_millionth_of_the_mean_activity():
+    q = torch.tensor([[1.0, 3.0]], dtype=F64)
+    for share, genuine in ((1e-5, True), (1.1e-6, True), (0.9e-6, False)):
+        found = rectified_gain(q * share / 2 * 5, torch.tensor([5.0], dtype=F64))
+        assert found[0].tolist() == pytest.approx([0.5, 1.5] if genuine else [1.0, 1.0])
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_covariance_that_is_not_finite_is_an_error(bad):
+    message = "the noise pass gave no decoder gain: 1 of 3 covariances .* NaN or infinite"
+    resting = torch.ones(1, dtype=F64)
+    with pytest.raises(FloatingPointError, match=message):
+        rectified_gain(torch.tensor([[bad, 3.0, 1.0]], dtype=F64), resting)
+    with pytest.raises(FloatingPointError, match="gave no decoder gain"):
+        rectified_gain(torch.ones(1, 3, dtype=F64), resting * bad)
+    sums = Covariance(1, 3, 0.1)
+    a = normal(2, 2, 1, 3)
+    a[0, 1, 0, 2] = bad
+    sums.add(a, normal(2, 2, 1), torch.ones(2, 3, dtype=F64))
+    with pytest.raises(FloatingPointError, match="elsewhere gave no decoder gain"):
+        sums.gain(where="elsewhere")
 
 
 def test_a_batch_of_one_gives_no_nan():
