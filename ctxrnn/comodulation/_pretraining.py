@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,8 +24,9 @@ from ctxrnn._checks import (
 )
 
 from ._data import Batch, Examples, batches, epoch_order
+from ._identity import differences, identity_of
 from ._network import ComodulatedNetwork
-from ._tuning import Score, loss_of, predict
+from ._tuning import Score, check_inputs, loss_of, predict
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -158,8 +160,15 @@ class _Whole(nn.Module):
 class _Run:
     """A run of the first stage under way."""
 
-    def __init__(self, network: ComodulatedNetwork, config: PretrainConfig, seed: int) -> None:
+    def __init__(
+        self,
+        network: ComodulatedNetwork,
+        config: PretrainConfig,
+        seed: int,
+        identity: Mapping[str, Any],
+    ) -> None:
         self.network, self.config, self.seed = network, config, seed
+        self.identity = dict(identity)
         self.device = network.readout.weight.device
         self.team = _Team(self.device)
         if self.device.type == "cuda":
@@ -176,6 +185,7 @@ class _Run:
         )
         self.result = Pretrained()
         self.best, self.loss, self.epoch, self.number = -torch.inf, 0.0, 1, 0
+        self.rate = 0.0
         self.best_state: dict[str, Tensor] = {}
         self.best_epoch = 0
 
@@ -201,6 +211,12 @@ class _Run:
 
     def ended(self, epoch: int, told: Mapping[str, float], row: Mapping[str, float]) -> None:
         """Take in the score of an epoch; keep the best up to each length."""
+        if epoch in self.config.lengths and not max(self.best, float(told["score"])) > -torch.inf:
+            raise FloatingPointError(
+                f"the score is {told['score']} in every epoch up to {epoch}: look for NaN in the "
+                "validation set, or use a smaller learning rate than "
+                f"{self.config.learning_rate:g}"
+            )
         self.result.history.append({"epoch": epoch + 0.0, **row, **told})
         if float(told["score"]) > self.best:
             self.best, self.best_epoch = float(told["score"]), epoch
@@ -224,16 +240,30 @@ class _Run:
         header = {
             "epoch": self.epoch, "number": self.number, "loss": self.loss, "best": self.best,
             "best_epoch": self.best_epoch, "epochs": self.result.epochs,
-            "history": self.result.history, "scaler": self.scaler.state_dict(), "seed": self.seed,
+            "history": self.result.history, "scaler": self.scaler.state_dict(),
+            "rate": self.rate, "identity": self.identity,
         }  # fmt: skip
         write_tensors(path, tensors, header, "first stage")
 
     def take_up(self, path: Path) -> None:
         """Go on from a checkpoint."""
         tensors, header = read_tensors(path, "first stage")
-        if header["seed"] != self.seed:
-            raise CheckpointError(f"{path} is of seed {header['seed']}, not {self.seed}")
+        remedy = "choose another file for the checkpoint, or remove this one to start again"
+        if "identity" not in header:
+            raise CheckpointError(f"{path} is of an older version, without its settings: {remedy}")
+        other = differences(self.identity, header["identity"])
+        if other:
+            more = f" and {len(other) - 3} more" if len(other) > 3 else ""
+            raise CheckpointError(
+                f"{path} is of another run ({'; '.join(other[:3])}{more}): {remedy}"
+            )
+        try:
+            self._restore(tensors, header)
+        except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+            told = " ".join(str(error).split())[:200]
+            raise CheckpointError(f"{path} does not fit this run ({told}): {remedy}") from error
 
+    def _restore(self, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
         def part(prefix: str) -> dict[str, Tensor]:
             return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
 
@@ -249,11 +279,22 @@ class _Run:
             self.scaler.load_state_dict(header["scaler"])
         self.epoch, self.number, self.loss = header["epoch"], header["number"], header["loss"]
         self.best = -torch.inf if header["best"] is None else header["best"]
-        self.best_epoch = header["best_epoch"]
+        self.best_epoch, self.rate = header["best_epoch"], header["rate"]
         self.result.history = header["history"]
         for length, epoch in header["epochs"].items():
             self.result.epochs[int(length)] = epoch
             self.result.states[int(length)] = part(f"kept{length}.")
+
+
+def _checked(network: ComodulatedNetwork, name: str, examples: Examples) -> Examples:
+    """Return examples that are known to be images."""
+    if not len(examples):
+        raise ValueError(f"{name} must hold one image at least: got none")
+    network.head.check(name, examples.labels, examples.context)
+    if examples.images is False:
+        raise ValueError(f"the first stage trains the encoder: give images in {name}, not features")
+    network.takes_images(examples.read(torch.arange(1)), True)
+    return dataclasses.replace(examples, images=True)
 
 
 def pretrain(
@@ -273,7 +314,7 @@ def pretrain(
 
     Args:
         network: The network, on its device; it is trained in place and ends as of the last epoch.
-        train: Images.
+        train: Images, bytes or numbers in [0, 1].
         validation: Images.
         score: From logits and labels to named numbers, with "score" to choose by.
         config: How it is trained.
@@ -283,11 +324,17 @@ def pretrain(
         report: Told "epoch", "share" of the work done, "loss" and "images_per_second".
 
     Raises:
-        FloatingPointError: If the loss is not finite.
-        CheckpointError: If the checkpoint is damaged or another run's.
+        ValueError: If images hold NaN, or images, labels or contexts do not fit the network.
+        FloatingPointError: If the loss is not finite, or no score up to a length is a number.
+        CheckpointError: If the checkpoint is damaged or another run's: other settings, network,
+            data or seed.
     """
-    run = _Run(network, config or PretrainConfig(), seed)
-    config, path = run.config, None if checkpoint is None else Path(checkpoint)
+    config, path = config or PretrainConfig(), None if checkpoint is None else Path(checkpoint)
+    train, validation = (
+        _checked(network, name, examples)
+        for name, examples in (("train", train), ("validation", validation))
+    )
+    run = _Run(network, config, seed, identity_of(network, train, config, seed))
     if path is not None and path.exists():
         run.take_up(path)
     longest = config.lengths[-1]
@@ -302,22 +349,23 @@ def pretrain(
         ):
             loss = run.step(batch, run.epoch, number, total)
             if loss != loss or loss == float("inf"):
+                check_inputs(f"the training set at step {number} of epoch {run.epoch}", batch)
                 raise FloatingPointError(
                     f"the loss is {loss} at step {number} of epoch {run.epoch}: use a smaller "
                     f"learning rate than {config.learning_rate:g}"
                 )
             run.loss += loss
             run.number = number + 1
-            rate = (run.number - since) * config.batch / max(time.monotonic() - begun, 1e-9)
+            run.rate = (run.number - since) * config.batch / max(time.monotonic() - begun, 1e-9)
             if report is not None:
                 share = (run.epoch - 1 + run.number / total) / longest
-                told = {"loss": run.loss / run.number, "images_per_second": rate}
+                told = {"loss": run.loss / run.number, "images_per_second": run.rate}
                 report({"epoch": run.epoch, "share": share, **told})
             if path is not None and time.monotonic() - saved > config.checkpoint_seconds:
                 run.save(path)
                 saved = time.monotonic()
         found = score(predict(network, validation), validation.labels)
-        row = {"loss": run.loss / max(run.number, 1), "images_per_second": rate}
+        row = {"loss": run.loss / max(run.number, 1), "images_per_second": run.rate}
         run.ended(run.epoch, found, row)
         run.epoch, run.number, run.loss = run.epoch + 1, 0, 0.0
         if path is not None:

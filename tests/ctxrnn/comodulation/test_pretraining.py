@@ -1,15 +1,18 @@
 """The first stage: resumed in mid-epoch, lengths, schedules, augmentation, several processes."""
 
+import dataclasses
 import os
 import subprocess
 import sys
 import textwrap
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from ctxrnn import CheckpointError
+from ctxrnn._checkpoint import read_tensors, write_tensors
 from ctxrnn.comodulation import (
     ComodulatedNetwork,
     EncoderConfig,
@@ -23,9 +26,9 @@ from ctxrnn.comodulation import (
 from ctxrnn.comodulation._pretraining import augmented
 
 
-def network(seed=0):
+def network(seed=0, decoder=(8,), layer=None):
     return ComodulatedNetwork(
-        NetworkConfig(EncoderConfig("small"), (8,), Head.attributes(2)), seed=seed
+        NetworkConfig(EncoderConfig("small", layer), decoder, Head.attributes(2)), seed=seed
     )
 
 
@@ -197,11 +200,148 @@ def test_a_foreign_or_damaged_checkpoint_is_refused(tmp_path):
     path = tmp_path / "run.safetensors"
     settings = config(lengths=(1,))
     pretrain(network(), data(), data(9), score=score, config=settings, checkpoint=path)
-    with pytest.raises(CheckpointError, match="is of seed 0, not 1"):
-        pretrain(network(), data(), data(9), score=score, config=settings, seed=1, checkpoint=path)
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(CheckpointError, match="truncated, damaged"):
         pretrain(network(), data(), data(9), score=score, config=settings, checkpoint=path)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_a_run_goes_on_that_was_killed_between_the_last_step_and_the_score(
+    tmp_path, epoch, workers
+):
+    settings = config(checkpoint_seconds=0.0, workers=workers)
+    path = tmp_path / "run.safetensors"
+    whole = network()
+    expected = pretrain(whole, data(), data(9), score=score, config=settings)
+    calls = iter(range(1, 9))
+
+    def killed(logits, labels):
+        if next(calls) == epoch:
+            raise KeyboardInterrupt
+        return score(logits, labels)
+
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(network(), data(), data(9), score=killed, config=settings, checkpoint=path)
+    resumed = network()
+    found = pretrain(resumed, data(), data(9), score=score, config=settings, checkpoint=path)
+    same(whole.state_dict(), resumed.state_dict())
+    same(found.states[3], expected.states[3])
+    assert all(row["images_per_second"] > 0 for row in found.history)
+    assert [row["loss"] for row in found.history] == [row["loss"] for row in expected.history]
+
+
+class Source:
+    def __init__(self, images, fingerprint):
+        self.images, self.fingerprint = images, fingerprint
+
+    def read(self, rows):
+        return self.images[torch.as_tensor(rows)]
+
+
+def of_source(fingerprint="a", count=50):
+    plain = data()
+    rows = np.arange(50)[:count]
+    return Examples(Source(plain.inputs, fingerprint), plain.labels[rows], rows=rows)
+
+
+@pytest.mark.parametrize(
+    ("message", "changes"),
+    [
+        ("seed is 0 there, 1 here", {"seed": 1}),
+        ("learning_rate is 0.01 there, 0.02 here", {"config": config(learning_rate=0.02)}),
+        (r"lengths is \[1, 3\] there, \[1\] here", {"config": config(lengths=(1,))}),
+        ("augment is 'none' there, 'crop-flip' here", {"config": config(augment="crop-flip")}),
+        (r"network.decoder is \[8\] there, \[9\] here", {"network": network(decoder=(9,))}),
+        (r"network.decoder is \[8\] there, \[8, 8\] here", {"network": network(decoder=(8, 8))}),
+        ("encoder.layer is None there, 'layer2' here", {"network": network(layer="layer2")}),
+        ("data.fingerprint is 'a' there, 'b' here", {"train": of_source("b")}),
+        ("data.examples is 50 there, 40 here", {"train": of_source(count=40)}),
+        ("data.fingerprint is 'a' there, None here", {"train": data()}),
+        ("data.labels is", {"train": dataclasses.replace(of_source(), labels=1 - data().labels)}),
+    ],
+)  # fmt: skip
+def test_a_checkpoint_of_another_run_is_refused(tmp_path, message, changes):
+    path = tmp_path / "run.safetensors"
+    settings = {
+        "train": of_source(), "validation": data(9), "score": score, "config": config(), "seed": 0,
+        "network": network(), "checkpoint": path,
+    }  # fmt: skip
+    header = "run.safetensors is of another run"
+    pretrain(**settings)
+    with pytest.raises(CheckpointError, match=rf"{header} \(.*{message}.*remove this one") as told:
+        pretrain(**{**settings, **changes})
+    assert "\n" not in str(told.value)
+
+
+def test_how_images_are_read_and_when_it_is_saved_make_no_other_run(tmp_path):
+    path = tmp_path / "run.safetensors"
+    first = pretrain(network(), data(), data(9), score=score, config=config(), checkpoint=path)
+    again = pretrain(
+        network(), data(), data(9), score=score, checkpoint=path,
+        config=config(workers=1, checkpoint_seconds=5.0),
+    )  # fmt: skip
+    same(first.states[3], again.states[3])
+
+
+def test_a_checkpoint_that_does_not_fit_is_told_in_a_line(tmp_path):
+    path = tmp_path / "run.safetensors"
+    pretrain(network(), data(), data(9), score=score, config=config(), checkpoint=path)
+    altered = network()
+    altered.decoder = nn.Sequential(nn.Linear(64, 5), nn.ReLU())
+    altered.readout = nn.Linear(5, 2)
+    with pytest.raises(CheckpointError, match=r"does not fit this run \(.*decoder") as told:
+        pretrain(altered, data(), data(9), score=score, config=config(), checkpoint=path)
+    assert "\n" not in str(told.value)
+    tensors, header = read_tensors(path, "first stage")
+    del header["identity"]
+    write_tensors(path, tensors, header, "first stage")
+    with pytest.raises(CheckpointError, match="is of an older version, without its settings"):
+        pretrain(network(), data(), data(9), score=score, config=config(), checkpoint=path)
+
+
+def test_images_may_be_numbers():
+    plain, numbers = (
+        pretrain(
+            network(),
+            *(dataclasses.replace(d, inputs=how(d.inputs)) for d in (data(), data(9))),
+            score=score, config=config(lengths=(1,)),
+        )
+        for how in (lambda x: x, lambda x: x.float() / 255)
+    )  # fmt: skip
+    same(plain.states[1], numbers.states[1])
+
+
+@pytest.mark.parametrize(
+    ("message", "change"),
+    [
+        (r"inputs must be images of 3 channels, .* got float32 of shape \(1, 64, 1, 1\)",
+         lambda d: dataclasses.replace(d, inputs=torch.rand(50, 64, 1, 1))),
+        ("give images in train, not features", lambda d: dataclasses.replace(d, images=False)),
+        ("2 attributes for each example", lambda d: dataclasses.replace(d, labels=d.labels[:, :1])),
+        ("train must hold one image", lambda d: d.take(torch.arange(0))),
+        ("inputs of the training set at step 0 of epoch 1 must be finite: 3 of 150",
+         lambda d: dataclasses.replace(
+             d, inputs=(d.inputs / 255).index_fill(0, torch.tensor([7]), torch.nan)[:, :, :1, :1])),
+    ],
+)  # fmt: skip
+def test_images_are_checked(message, change):
+    with pytest.raises(ValueError, match=message):
+        pretrain(network(), change(data()), data(9), score=score, config=config(batch=50))
+
+
+def test_scores_that_are_no_numbers_are_an_error():
+    scores = iter([float("nan"), 0.5, 0.4])
+    with pytest.raises(FloatingPointError, match="the score is nan in every epoch up to 1: look"):
+        pretrain(network(), data(), data(9), score=lambda *_: {"score": next(scores)},
+                 config=config())  # fmt: skip
+    scores = iter([float("nan"), 0.5, float("nan")])
+    found = pretrain(
+        network(), data(), data(9), score=lambda *_: {"score": next(scores)},
+        config=config(lengths=(3,)),
+    )  # fmt: skip
+    assert found.epochs == {3: 2}
+    assert found.states[3]
 
 
 def test_a_loss_that_is_not_finite_stops_it():
