@@ -329,7 +329,8 @@ def tune(
     if run.optimiser is None:
         return result
     device = own.readout.weight.device
-    for epoch in range(1, config.epochs + 1):
+
+    def trained(epoch: int) -> float:
         order = epoch_order(len(train), seed, epoch)
         for number, batch in batches(train, order, config.batch, device=device):
             run.step(batch, epoch, number)
@@ -338,7 +339,17 @@ def tune(
                 report(done / (steps * config.epochs))
             if epoch == 1 and (number + 1) % config.log_every == 0 and number + 1 < steps:
                 evaluated(epoch, done)
-        if (value := evaluated(epoch, epoch * steps)) > best:
+        return evaluated(epoch, epoch * steps)
+
+    for epoch in range(1, config.epochs + 1):
+        try:
+            value = trained(epoch)
+        except FloatingPointError:
+            # It diverged: what was good before stays.
+            if kept is None:
+                raise
+            break
+        if value > best:
             best, result.kept_epoch = value, epoch
             state = copy.deepcopy((own.state_dict(), modulation.state_dict()))
             kept = (*state, result.gain)

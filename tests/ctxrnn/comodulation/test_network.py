@@ -645,3 +645,30 @@ def test_predictions_do_not_depend_on_how_many_are_computed_at_once(monkeypatch)
     whole = predict(model, data, made)
     monkeypatch.setattr(ComodulatedNetwork, "chunk", lambda *_: 3)
     assert (predict(model, data, made, size=7) - whole).abs().max() < 1e-13
+
+
+def test_a_run_that_diverges_keeps_its_good_epochs(monkeypatch):
+    from ctxrnn.comodulation import _tuning
+
+    model = network().float()
+    train = examples(network(), "attributes", 24)
+    train = dataclasses.replace(train, inputs=train.inputs.float())
+    config = TuningConfig(epochs=4, batch=12, learning_rate=1e-1)
+    whole = tune(model, condition("comod"), train, train, train, score=accuracy, config=config)
+    original = _tuning._Tuning.step
+
+    def broken(self, batch, epoch, number):
+        if epoch == 3:
+            raise FloatingPointError("the noise pass gave no decoder gain")
+        return original(self, batch, epoch, number)
+
+    monkeypatch.setattr(_tuning._Tuning, "step", broken)
+    found = tune(model, condition("comod"), train, train, train, score=accuracy, config=config)
+    assert [row["epoch"] for row in found.history if row["epoch"]] == [1, 2]
+    best = max((row for row in whole.history if row["epoch"] in (1, 2)), key=lambda r: r["score"])
+    assert found.kept_epoch == best["epoch"]
+    monkeypatch.setattr(
+        _tuning._Tuning, "step", lambda *_: (_ for _ in ()).throw(FloatingPointError("no gain"))
+    )
+    with pytest.raises(FloatingPointError, match="no gain"):
+        tune(model, condition("comod"), train, train, train, score=accuracy, config=config)
