@@ -221,7 +221,7 @@ def learning(
     settings: ComodulationSettings, curves: pd.DataFrame, cells: pd.DataFrame
 ) -> plots.Figure:
     """Draw validation scores over the epochs of tuning."""
-    figure = plots.new_figure(size=(4.6, 2.8))
+    figure = plots.new_figure(size=(5.7, 2.9))
     (ax,) = figure.axes
     for arm in (a for a in _MAIN if a in set(curves["arm"])):
         colour, marker = LOOKS[arm]
@@ -272,7 +272,9 @@ def lengths(settings: ComodulationSettings, cells: pd.DataFrame) -> plots.Figure
             range(len(settings.pretrain.lengths)),
             [str(e) for e in sorted(settings.pretrain.lengths)],
         )
-        ax.set(xlabel="epochs of stage one", ylabel=f"difference in {NAMES[measure].split(',')[0]}")
+        ax.set_xlabel("epochs of stage one")
+        ax.set_title(NAMES[measure].split(",")[0], fontsize=8)
+    figure.axes[0].set_ylabel("difference")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     _title(figure, cells, "; paired by network, bars: 95 % t intervals")
     return figure
