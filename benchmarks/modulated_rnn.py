@@ -15,10 +15,12 @@ import numpy as np
 import torch
 from _measure import Report, Verdict, add_options, align, check_rounds, ratio, time_rounds
 
+from ctxrnn import ModulatedRNN
 from ctxrnn.studies._recipes import recipe
 from ctxrnn.studies._sequence_models import SequenceModel, Shape, sizes
 from ctxrnn.studies._sequence_training import loss_of
 
+OWN = "rnn, the compiled loop"
 PACKAGES = ("ctxrnn", "torch", "numpy")
 SYMBOLS = 64
 
@@ -78,6 +80,11 @@ def main() -> None:
                     every = f"{label}, not by symbol"
                     work_of[every] = (size.units, model.multiply_adds())
                     calls[every] = stepper(model, options.batch, options.steps, cached=False)
+        size = found["rnn"]
+        plain = SequenceModel(settings, "rnn", shape, size, 0)
+        plain.layer = ModulatedRNN(size.embedding, size.units, modulation="none", seed=0)
+        work_of[OWN] = (size.units, plain.multiply_adds())
+        calls[OWN] = stepper(plain, options.batch, options.steps, cached=True)
         times = time_rounds(calls, rounds=options.rounds, seconds=options.seconds)
         rows = [["model", "units", "multiply-adds a step", "ms", "times the LSTM's"]]
         for name, mine in times.items():
@@ -90,7 +97,7 @@ def main() -> None:
         report.judge(
             [
                 Verdict(f"{name} / LSTM, {budget}", ratio(times[name], times["lstm"]), None, None)
-                for name in ("e-gain", "s-sym", "es-gain-sym")
+                for name in ("e-gain", "s-sym", "es-gain-sym", OWN)
             ]
         )
     report.write()

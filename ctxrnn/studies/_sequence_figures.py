@@ -107,6 +107,7 @@ def _dots(
             values.mean(), place, xerr=error, fmt=marker, color=colour, markersize=4.5, capsize=2,
             elinewidth=1, zorder=2,
         )  # fmt: skip
+    ax.locator_params(axis="x", nbins=5)
     ax.set_yticks(range(len(settings.models)), settings.models)
     ax.set_ylim(len(settings.models) - 0.5, -0.5)
     ax.grid(axis="y", color="0.92", linewidth=0.6)
