@@ -59,7 +59,9 @@ def figures(settings: SequenceSettings, tables: Tables) -> dict[str, plots.Figur
 
 
 def _title(figure: plots.Figure, networks: pd.DataFrame, more: str = "") -> None:
-    figure.suptitle(f"{networks['data_title'].iloc[0]}{more}", fontsize=8, x=0.01, ha="left")
+    # Several readings of one set of images have titles of their own.
+    column = "data_title" if networks["data_title"].nunique() == 1 else "data_name"
+    figure.suptitle(f"{networks[column].iloc[0]}{more}", fontsize=8, x=0.01, ha="left")
 
 
 def _metric(settings: SequenceSettings) -> str:
