@@ -165,6 +165,8 @@ class ModulatedRNN(nn.Module):
             modulation: Pathways of the new one; neutral ones (`sd=0`) leave it what it was.
             options: Further arguments.
         """
+        if not isinstance(rnn, nn.RNN):
+            raise TypeError(f"rnn must be a torch.nn.RNN: got {type(rnn).__name__}")
         if rnn.bidirectional:
             raise ValueError("rnn must run forward in time only: got a bidirectional one")
         made = cls(
@@ -352,14 +354,20 @@ class ModulatedRNN(nn.Module):
         if low < 0 or high >= len(table):
             raise ValueError(f"symbols must be 0 to {len(table) - 1}: got {low} to {high}")
         single = symbols.ndim == 1
-        seen = self._turned(symbols, single)
+        seen = self._turned(symbols.long(), single)
         return seen, single, self._start(state, seen.shape[1], single)
 
     def _start(self, state: State | None, sequences: int, single: bool) -> list[LayerState]:
         if state is None:
             nothing = self._zeros(sequences, self.hidden_size)
             return [LayerState(nothing) for _ in range(self.num_layers)]
-        given = state if isinstance(state, ModulatedState) else ModulatedState(state)
+        if isinstance(state, Tensor):
+            state = ModulatedState(state)
+        elif not isinstance(state, tuple | list) or not 1 <= len(state) <= 3:
+            raise TypeError(
+                f"state must be a tensor or a ModulatedState: got {type(state).__name__}"
+            )
+        given = ModulatedState(*state)
         sizes = (self.hidden_size, self.contexts, self.contexts)
         parts = []
         for name, part, size in zip(given._fields, given, sizes, strict=True):
@@ -413,7 +421,7 @@ class ModulatedRNN(nn.Module):
                     f"{self.contexts} contexts, in the layout of the input: got "
                     f"{tuple(one.shape) if one is not None else None}"
                 )
-            found.append(seen)
+            found.append(None if seen is None else seen.to(self._zeros(0)))
         return found
 
     def _run(
@@ -436,7 +444,7 @@ class ModulatedRNN(nn.Module):
                 inputs, start[number], contexts[number], symbols if number == 0 else None
             )
             if not layer.stays_finite:
-                _check_finite(run.rates, number)
+                _check_finite(run.rates, number, last)
             runs.append(run)
             ends.append(layer.end(run, last))
             inputs = run.rates
@@ -451,6 +459,9 @@ class ModulatedRNN(nn.Module):
         padded, lengths = pad_packed_sequence(packed)
         if padded.shape[-1] != self.input_size:
             raise ValueError(f"input must have {self.input_size} channels: got {padded.shape[-1]}")
+        dtype = self._zeros(0).dtype
+        if padded.dtype != dtype:
+            raise ValueError(f"input must be {dtype}, as the layer is: got {padded.dtype}")
         start = self._start(state, padded.shape[1], False)
         runs, ends = self._run(padded, start, given=contexts, last=lengths - 1)
         out, order = runs[-1].rates, packed.sorted_indices
@@ -483,13 +494,16 @@ class ModulatedRNN(nn.Module):
         )
 
 
-def _check_finite(rates: Tensor, layer: int) -> None:
+def _check_finite(rates: Tensor, layer: int, last: Tensor | None) -> None:
     if math.isfinite(float(rates.detach().sum())):
         return
-    bad = ~torch.isfinite(rates.detach()).flatten(1).all(dim=1)
+    bad = ~torch.isfinite(rates.detach()).all(dim=2)
+    if last is not None:
+        # Of sequences that ended only padding goes on.
+        bad &= torch.arange(len(rates), device=bad.device)[:, None] <= last.to(bad.device)
     if bool(bad.any()):
         raise FloatingPointError(
-            f"the state of layer {layer} left the numbers at step {int(bad.nonzero()[0])}: use a "
-            "bounded encoder (softmax, sigmoid, tanh) and tanh units, a smaller learning rate, or "
-            "clip gradients"
+            f"the state of layer {layer} left the numbers at step {int(bad.any(1).nonzero()[0])}: "
+            "use a bounded encoder (softmax, sigmoid, tanh) and tanh units, a smaller learning "
+            "rate, or clip gradients"
         )

@@ -72,7 +72,14 @@ def tables_of(circuit: Circuit, current: Tensor) -> Tables | None:
     if not _kernel.available():
         return None
     rows = current + circuit.current
-    return Tables(weight, rows, circuit.gain, post, pre, keep_base)
+
+    def same(part: Tensor | None) -> Tensor | None:
+        # Under autocast products come in another precision than the parameters.
+        return None if part is None else part.to(weight.dtype)
+
+    return Tables(
+        weight, rows.to(weight.dtype), same(circuit.gain), same(post), same(pre), keep_base
+    )
 
 
 def run(
@@ -98,6 +105,7 @@ def run(
         r after every step, (time, sequence, unit).
     """
     weight, current, gain, post, pre, keep_base = tables
+    start = start.to(weight.dtype)
     setting = (steps, PHI.index(nonlinearity), keep_base, alpha)
     states: Tensor = _Loop.apply(setting, index, start, weight, current, gain, post, pre)
     return states
@@ -159,6 +167,9 @@ def _call(name: str, counts: tuple[int, ...], arrays: dict[str, Tensor | None]) 
     struct = _Struct(*counts)
     for key, array in arrays.items():
         if array is not None:
+            wanted = torch.int64 if key == "index" else start.dtype
+            if array.dtype != wanted or not array.is_contiguous():
+                raise TypeError(f"the loop needs {key} contiguous, {wanted}: got {array.dtype}")
             setattr(struct, key, array.data_ptr())
     if getattr(library, f"{name}_{kind}")(ctypes.byref(struct)):
         raise MemoryError(f"no memory for {counts[0]} steps of {counts[1]} sequences")

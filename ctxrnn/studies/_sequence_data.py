@@ -79,6 +79,11 @@ class Text:
             self._streams[key] = whole[:length]
         return self._streams[key]
 
+    def check(self) -> None:
+        """Raise ValueError unless every split is long enough for its streams."""
+        for split in ("train", "validation", "test"):
+            self.streams(split)
+
     def training(self, seed: int) -> Iterator[Batch]:
         """Go through the training split without end; streams start at a place of the seed's."""
         streams, length = self.streams("train"), self.settings.length
@@ -137,6 +142,15 @@ class Images:
         labels = torch.tensor(self.images.labels[rows])
         return Batch(self.images.read(rows).transpose(0, 1).contiguous(), labels, True)
 
+    def check(self) -> None:
+        """Raise ValueError unless every split holds images, two at least."""
+        for split in ("train", "validation", "test"):
+            if len(self.images.splits.get(split, ())) < 2:
+                raise ValueError(
+                    f"{self.settings.data}: the {split} split must hold two images at least: "
+                    "choose another set, or hold images out (options=validation=500)"
+                )
+
     def training(self, seed: int) -> Iterator[Batch]:
         """Go through the training images without end, every epoch in an order of the seed's."""
         rows, batch = self.images.splits["train"], self.settings.batch
@@ -151,8 +165,9 @@ class Images:
     def parts(self, split: str, most: int | None) -> Iterator[Batch]:
         """Go through a split once, in parts."""
         rows = self.images.splits[split][:most]
-        for start in range(0, len(rows), 500):
-            yield self._batch(rows[start : start + 500])
+        # Of even size: a part of one image has no other whose context could stand in.
+        for part in np.array_split(rows, -(-len(rows) // 500)):
+            yield self._batch(part)
 
 
 Data = Text | Images

@@ -205,13 +205,16 @@ class SequenceModel(nn.Module):
     def multiply_adds(self) -> int:
         """Return the multiply-adds of matrix products in a step of one sequence.
 
-        The read-out of symbols counts, that of classes comes once in a sequence and does not.
+        What depends on the symbol alone, such as the product of its embedding with the input's
+        weights, can be computed once for each symbol in every model, and does not count. The
+        read-out of symbols counts, that of classes comes once in a sequence and does not.
         """
-        read = self.readout.weight.numel() if self.embedding is not None else 0
-        layer = self.layer
-        if isinstance(layer, ModulatedRNN):
-            return read + layer.multiply_adds(embedded=self.embedding is not None)
-        return read + sum(p.numel() for p in layer.parameters() if p.ndim == 2)
+        symbols = self.embedding is not None
+        read = self.readout.weight.numel() if symbols else 0
+        if isinstance(self.layer, ModulatedRNN):
+            return read + self.layer.multiply_adds(embedded=symbols)
+        products = read + self.layer.get_parameter("weight_hh_l0").numel()
+        return products + (0 if symbols else self.layer.get_parameter("weight_ih_l0").numel())
 
 
 def _modulated(

@@ -22,6 +22,7 @@ class SequenceSettings:
     Attributes:
         data: Name of a text, or of an image set with classes.
         data_dir: Where its files lie; None for the usual place.
+        data_digest: SHA-256 of the text of "file", filled in: another text is another study.
         options: Options of the text or image set, "name=value" each.
         readings: "text", or how images are read: "rows", "permuted-rows", "pixels", ...
         models: "rnn", "gru", "lstm", or an id of the catalogue, with ":state" where the encoder
@@ -50,6 +51,7 @@ class SequenceSettings:
 
     data: str = "bible-kjv"
     data_dir: str | None = None
+    data_digest: str | None = None
     options: tuple[str, ...] = ()
     readings: tuple[str, ...] = ("text",)
     models: tuple[str, ...] = ("rnn", "gru", "lstm", "e-gain", "s-sym", "es-gain-sym")
@@ -78,6 +80,8 @@ class SequenceSettings:
         for name in ("seeds", "contexts", "embedding", "updates", "batch", "length", "evaluations",
                      "evaluated"):  # fmt: skip
             check_count(name, getattr(self, name))
+        # With one sequence there is no other whose context could stand in.
+        check_count("batch", self.batch, minimum=2)
         for name in ("clip", "slow"):
             check_positive(name, getattr(self, name))
         for rate in self.rates:

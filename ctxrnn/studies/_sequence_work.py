@@ -112,6 +112,7 @@ def compute(settings: SequenceSettings, cell: Cell, desk: Desk) -> dict[str, Any
         "parameters": count(settings, model, data.shape, size),
         "rate": fitted.rate,
         "updates": fitted.updates,
+        "diverged": fitted.updates < settings.updates,
         "validation": fitted.best,
         "metric": data.metric,
         "train_seconds": fitted.seconds,
@@ -132,5 +133,6 @@ def check_data(settings: SequenceSettings) -> None:
         device_of(NetworkSettings(device=settings.device))
     for reading in settings.readings:
         data = data_of(settings, reading)
+        data.check()
         for budget in settings.budgets:
             sizes(settings, data.shape, budget)

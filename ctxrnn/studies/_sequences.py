@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import hashlib
+from pathlib import Path
 from typing import Any
 
 from ctxrnn.studies._configured import to_dict
@@ -16,9 +19,12 @@ def sequences(name: str, question: str, settings: SequenceSettings) -> Study:
     from ctxrnn.studies._sequence_tables import study_findings, study_tables
     from ctxrnn.studies._sequence_work import SequenceWork, cells_of, check_data
 
+    if settings.data == "file" and settings.data_digest is None:
+        settings = dataclasses.replace(settings, data_digest=_digest(settings.data_dir))
     identity = to_dict(settings)
-    for place in ("data_dir", "device"):
-        del identity[place]
+    del identity["device"]
+    if settings.data != "file":
+        del identity["data_dir"]
     return Study(
         name=name,
         question=question,
@@ -30,6 +36,13 @@ def sequences(name: str, question: str, settings: SequenceSettings) -> Study:
         settings=identity,
         ready=functools.partial(check_data, settings),
     )
+
+
+def _digest(path: str | None) -> str | None:
+    """Return the digest of a text, None where there is none: a run will say so."""
+    if path is None or not Path(path).is_file():
+        return None
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def _figures(settings: SequenceSettings, tables: Tables) -> dict[str, Any]:

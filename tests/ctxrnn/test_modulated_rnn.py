@@ -643,3 +643,56 @@ def test_a_module_chain_is_used_as_it_is():
     chain = modulation("s-sym", UNITS, CONTEXTS, seed=0)
     layer = ModulatedRNN(INPUTS, UNITS, 1, chain, contexts=CONTEXTS)
     assert layer.layers[0].modulation is chain
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int16, torch.int32, torch.int64])
+def test_symbols_of_any_integer_type(kind):
+    layer, table = made(), torch.randn(7, INPUTS)
+    symbols = torch.randint(7, (STEPS, SEQUENCES))
+    expected = layer.embedded(symbols, table)[0]
+    assert torch.equal(layer.embedded(symbols.to(kind), table)[0], expected)
+
+
+@pytest.mark.parametrize("variant", ["e-gain", "es-gain-sym", "s-gate-1", "e-add"])
+def test_under_autocast_it_is_near_what_it_is_without(variant):
+    layer = made(variant).float()
+    u = inputs(steps=30).float()
+    expected = layer(u)[0]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = layer(u)[0]
+        out.float().sum().backward()
+    assert out.dtype == torch.float32
+    # bfloat16 has 8 bits; errors are carried through the steps.
+    assert float((out - expected).detach().abs().max()) < 0.1
+    assert all(torch.isfinite(p.grad).all() for p in layer.parameters() if p.grad is not None)
+
+
+def test_padding_of_packed_sequences_is_not_judged():
+    layer = ModulatedRNN(1, 1, modulation="none", nonlinearity="relu", seed=0)
+    with torch.no_grad():
+        layer.layers[0].weight.fill_(4.0)
+        layer.layers[0].input_weight.fill_(1.0)
+        layer.layers[0].bias.fill_(1.0)
+    several = [torch.full((600, 1), -10.0), torch.ones(3, 1)]
+    out, last = layer(pack_sequence(several))
+    assert last[0, :, 0].tolist() == [0.0, 42.0]
+    padded, _ = pad_packed_sequence(out)
+    assert torch.isfinite(padded).all()
+    with pytest.raises(FloatingPointError, match="left the numbers at step"):
+        layer(torch.ones(600, 1))
+
+
+def test_states_and_inputs_of_other_kinds():
+    layer = made(tau_e=2.0)
+    _, state = layer(inputs())
+    plain = layer(inputs(), state)[0]
+    assert torch.equal(layer(inputs(), tuple(part for part in state))[0], plain)
+    with pytest.raises(TypeError, match="state must be a tensor or a ModulatedState: got dict"):
+        layer(inputs(), {})
+    with pytest.raises(ValueError, match=r"input must be torch\.float64, as the layer is: got"):
+        layer(pack_sequence([inputs().float()[:, 0]]))
+    trace = layer.trace(inputs())
+    single = layer(inputs(), contexts=trace.inferred[0].float())[0]
+    torch.testing.assert_close(single, trace.rates[0], atol=1e-6, rtol=0)
+    with pytest.raises(TypeError, match=r"must be a torch\.nn\.RNN: got GRU"):
+        ModulatedRNN.from_rnn(nn.GRU(3, 6))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import math
 
 import numpy as np
@@ -13,13 +14,13 @@ from torch import nn
 from ctxrnn import CheckpointError
 from ctxrnn.studies import load_sequence_model, study
 from ctxrnn.studies._desk import Desk
-from ctxrnn.studies._recipes import recipe
+from ctxrnn.studies._recipes import from_settings, recipe
 from ctxrnn.studies._sequence_data import Images, Text, data_of
-from ctxrnn.studies._sequence_measures import _given, _mean, measure
+from ctxrnn.studies._sequence_measures import _given, _information, _mean, measure
 from ctxrnn.studies._sequence_models import SequenceModel, Shape, Size, count, detached, sizes
 from ctxrnn.studies._sequence_settings import GATES, SequenceSettings, parts_of
 from ctxrnn.studies._sequence_tables import comparisons, equal_time, models, pairs_of, statements
-from ctxrnn.studies._sequence_training import fit, loss_of, score
+from ctxrnn.studies._sequence_training import Run, fit, loss_of, score
 from ctxrnn.studies._sequence_work import cells_of, check_data, compute
 
 WORDS = dataclasses.replace(
@@ -93,7 +94,7 @@ def test_models_of_a_seed_and_gates():
     assert torch.equal(other.embedding.weight, a.embedding.weight)
     assert torch.equal(other.readout.weight, a.readout.weight)
     rnn = SequenceModel(WORDS, "rnn", TEXT, Size(6, 5), 1)
-    assert rnn.multiply_adds() == 6 * 6 + 6 * 5 + 27 * 6
+    assert rnn.multiply_adds() == 6 * 6 + 27 * 6
     assert other.multiply_adds() == 6 * 6 + 27 * 6
     images = SequenceModel(DIGITS, "gru", NUMBERS, Size(6, 0), 1)
     assert images.multiply_adds() == 3 * (6 * 6 + 6 * 8)
@@ -235,6 +236,171 @@ def test_rates_see_the_same_batches(text):
     wide = history.pivot_table(index="update", columns="rate", values="loss")
     # At rates of nothing both stay where they started.
     np.testing.assert_allclose(wide[1e-9], wide[2e-9], rtol=1e-5)
+
+
+class Watched(nn.Module):
+    """A model that notes what it is given, and fails to learn."""
+
+    modulated = None
+
+    def __init__(self, seen):
+        super().__init__()
+        self.readout = nn.Linear(1, 27)
+        self.seen = seen
+
+    def forward(self, inputs, state=None, contexts=None):
+        if self.training:
+            self.seen.append((inputs.clone(), None if state is None else float(state)))
+        count = torch.zeros(()) if state is None else state
+        return self.readout(torch.ones(*inputs.shape[:2], 1)), count + 1
+
+
+def test_training_carries_the_state_and_all_rates_read_the_same(text):
+    seen = []
+
+    def make():
+        seen.append([])
+        return Watched(seen[-1])
+
+    settings = dataclasses.replace(WORDS, rates=(1e-3, 1e-2), updates=8, search=1.0, evaluations=1)
+    fit(settings, text, make, 3)
+    batches = list(itertools.islice(text.training(3), 8))
+    for calls in seen:
+        # The evaluation comes after the last update.
+        updates = calls[:8]
+        for (inputs, state), batch in zip(updates, batches, strict=True):
+            assert torch.equal(inputs, batch.inputs)
+            assert (state is None) == batch.fresh
+        assert any(state is not None for _, state in updates)
+
+
+def test_gradients_are_clipped(text):
+    torch.manual_seed(0)
+    found = []
+    for clip in (1e9, 1e-6):
+        settings = dataclasses.replace(WORDS, clip=clip)
+        model = SequenceModel(settings, "rnn", text.shape, Size(8, 8), 0)
+        run = Run(0.1, model, torch.optim.SGD(model.parameters(), lr=1.0), text.training(0))
+        before = torch.cat([p.detach().flatten() for p in model.parameters()])
+        run.update(clip)
+        after = torch.cat([p.detach().flatten() for p in model.parameters()])
+        found.append(float((after - before).norm()))
+    assert found[0] > 1e-2
+    assert found[1] == pytest.approx(1e-6, rel=0.2)
+
+
+def test_the_best_evaluation_is_kept(text):
+    class Worse(Text):
+        metric, better = Text.metric, 1  # the worst is now the best
+
+    settings = dataclasses.replace(WORDS, rates=(1e-2,), updates=16, evaluations=8, search=1.0)
+    found = _fit(settings, Worse(settings))
+    history = pd.DataFrame(found.history)
+    assert found.best == history["validation"].max() == history["validation"].iloc[0]
+    assert score(found.model, text, "validation", settings.evaluated)[0] == pytest.approx(
+        found.best
+    )
+
+
+def test_every_split_is_its_own(text, digits):
+    for data in (text, digits):
+        for split in ("validation", "test"):
+            seen = torch.cat([part.inputs for part in data.parts(split, None)], dim=0 if
+                             data is text else 1)  # fmt: skip
+            if data is text:
+                assert torch.equal(seen, torch.tensor(text.corpus.streams(split, WORDS.batch))[:-1])
+            else:
+                rows = digits.images.splits[split]
+                assert torch.equal(seen.transpose(0, 1), digits.images.read(rows))
+    assert text.facts["chance"] == text.corpus.unigram_bits("test")
+    labels = digits.images.labels[digits.images.splits["test"]]
+    assert digits.facts["chance"] == np.bincount(labels).max() / len(labels)
+
+
+def test_readings_are_what_they_say(digits):
+    permuted = data_of(DIGITS, "permuted-rows")
+    assert permuted.images.order is not None
+    assert digits.images.order is None
+    for data in (permuted, digits):
+        train = data.images.read(data.images.splits["train"])
+        assert float(train.mean()) == pytest.approx(0, abs=1e-4)
+        assert float(train.std()) == pytest.approx(1, abs=1e-3)
+    parts = [len(part.targets) for part in digits.parts("test", 101)]
+    assert sum(parts) == 101
+    assert min(parts) > 1
+
+
+def test_endings_act_on_the_pathways_they_name(text):
+    slow = SequenceModel(WORDS, "e-add:slow", text.shape, Size(8, 6), 0).layer.layers[0]
+    assert (slow.tau_e, slow.tau_s) == (WORDS.slow, WORDS.slow)
+    state = SequenceModel(WORDS, "e-add:state", text.shape, Size(8, 6), 0).layer.layers[0]
+    assert state.encoder.A_h is not None
+
+
+def test_information_is_of_the_symbol_and_of_the_next(text, digits):
+    own, following = [], []
+    for part in text.parts("validation", WORDS.evaluated):
+        own.append(torch.nn.functional.one_hot(part.inputs % 3, 3).float())
+        following.append(part)
+    found = _information(text, own, following)
+    # The context is the symbol's remainder: all of its entropy is told by the symbol.
+    assert found["information_input"] == pytest.approx(found["entropy_mean"], abs=1e-9)
+    assert found["entropy"] == 0
+    assert found["information_target"] < 0.7 * found["entropy_mean"]
+    parts = list(digits.parts("validation", 100))
+    steps = [
+        torch.nn.functional.one_hot(
+            (torch.arange(8) % 2)[:, None].expand(8, len(part.targets)), 2
+        ).float()
+        for part in parts
+    ]
+    found = _information(digits, steps, parts)
+    assert found["information_input"] == pytest.approx(1.0)
+    assert found["information_target"] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_noise_in_the_context_has_the_size_that_is_said(text):
+    model = SequenceModel(WORDS, "e-gain", text.shape, Size(8, 6), 0)
+    batch = next(iter(text.parts("test", None)))
+    own, _ = model.inferred(batch.inputs)
+    sizes_found = []
+    for level in (0.1, 0.2):
+        given, _ = _given(model, "noise", level, own.mean((0, 1)), 0)(batch, None)
+        noise = given - own
+        # One draw for each sequence.
+        assert float((noise - noise[:1]).detach().abs().max()) < 1e-6
+        sizes_found.append(float(noise.detach().std()))
+    assert sizes_found[1] / sizes_found[0] == pytest.approx(2, rel=1e-3)
+    assert sizes_found[0] == pytest.approx(0.1, rel=0.5)
+
+
+def test_another_text_is_another_study(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("the cat sat on the mat and " * 200)
+    given = ["data=file", "options=", f"data_dir={json.dumps(str(path))}"]
+    first = study("language", "smoke", given).identity()
+    assert study("language", "smoke", given).identity() == first
+    assert from_settings(first).identity() == first
+    path.write_text("the dog sat on the mat and " * 200)
+    assert study("language", "smoke", given).identity() != first
+    path.write_text("short text " * 27)
+    with pytest.raises(ValueError, match="too few for 8 streams"):
+        study("language", "smoke", given).ready()
+
+
+def test_a_run_that_diverges_late_is_told(tmp_path, text):
+    class Late(SequenceModel):
+        calls = 0
+
+        def forward(self, inputs, state=None, contexts=None):
+            logits, state = super().forward(inputs, state, contexts)
+            Late.calls += self.training
+            return (logits * math.nan if Late.calls > 40 else logits), state
+
+    settings = dataclasses.replace(WORDS, rates=(1e-3,), updates=400, evaluations=40, search=0.02)
+    found = fit(settings, text, lambda: Late(settings, "rnn", text.shape, Size(8, 8), 0), 0)
+    assert found.updates < 400
+    assert math.isfinite(found.best)
 
 
 def test_a_rate_that_fails_is_left_out(text):
@@ -381,10 +547,26 @@ def test_time_is_that_of_the_fastest():
     assert set(found["time_limit"]) == {50.0}
     values = cells.set_index(["budget", "model", "seed"])["test"]
     # In 50 s: all 100 updates of the fastest, 50 of e-gain's, 20 of s-sym's, not yet evaluated.
+    # rnn, as fast as e-gain, gains nothing from an evaluation that another rate had.
     for model, more in (("lstm", 0.1), ("e-gain", 0.2)):
         mine = found.xs(model, level="model")["at_equal_time"]
         np.testing.assert_allclose(mine, values.xs(model, level="model") + more)
     assert found.xs("s-sym", level="model")["at_equal_time"].isna().all()
+    # Other rates do not count, and evaluations are interpolated: a model that is a little slower
+    # has nearly the same score.
+    other = history.assign(chosen=False, validation=0.0)
+    slower = {"lstm": (0.0, 0.5), "e-gain": (0.0, 0.505)}
+    cells, history, _ = records(JUDGED, slower, noise=0)
+    both = pd.concat([history, other], ignore_index=True)
+    found = equal_time(cells, both).set_index(["budget", "model", "seed"])["at_equal_time"]
+    gap = found.xs("e-gain", level="model") - found.xs("lstm", level="model")
+    # 10 / u from u = 75 to 100 is 0.033 over 12.6 s, of which 0.5 s are missing.
+    np.testing.assert_allclose(gap, (10 / 75 - 10 / 100) * 0.5 / 12.625, atol=1e-9)
+    # What diverged is no limit, and has no score.
+    broken = cells.assign(diverged=cells["model"] == "lstm")
+    found = equal_time(broken, history).set_index(["budget", "model", "seed"])
+    assert set(found["time_limit"]) == {50.5}
+    assert found.xs("lstm", level="model")["at_equal_time"].isna().all()
 
 
 def test_statements_need_every_budget():
@@ -400,9 +582,18 @@ def test_statements_need_every_budget():
     assert judged["e-gain is better than lstm, at equal parameters"] == "opposite"
     assert judged["s-sym is better than rnn, at equal parameters"] == "not shown"
     assert judged["es-gain-sym is better than e-gain, at equal parameters"] == "holds"
-    assert judged["e-gain is better than rnn, at equal training time"] == "holds"
+    assert (
+        judged["e-gain is better than rnn, at equal training time of these implementations"]
+        == "holds"
+    )
     assert judged["the context of another sequence makes e-gain worse"] == "holds"
     assert judged["the mean context makes e-gain worse"] == "not shown"
+    # One budget of two is not enough, whatever the sign at the other.
+    offsets[("e-gain", 2000)] = (-0.0001, 1.0)
+    some, its, more = records(JUDGED, offsets)
+    merged = some.merge(equal_time(some, its))
+    partly = statements(JUDGED, comparisons(JUDGED, merged, more), merged).set_index("statement")
+    assert partly["verdict"]["e-gain is better than rnn, at equal parameters"] == "not shown"
     half = networks[networks["budget"] == 1000]
     fewer = statements(JUDGED, comparisons(JUDGED, half, None), half).set_index("statement")
     assert fewer["verdict"]["e-gain is better than rnn, at equal parameters"] == "not tested"
@@ -462,6 +653,7 @@ def test_parts_of_models():
         ({"levels": (2.0,)}, "levels must lie in"),
         ({"rates": (-1.0,)}, "rates must be positive"),
         ({"updates": 0}, "updates must be at least 1"),
+        ({"batch": 1}, "batch must be at least 2"),
     ],
 )
 def test_settings_are_checked(changes, message):
