@@ -326,7 +326,7 @@ def _pooled(bins: pd.DataFrame) -> pd.DataFrame:
 def architecture(settings: ComodulationSettings, cells: pd.DataFrame) -> plots.Figure:
     """Draw comod - attention with and without skips per layer, and per decoder."""
     score = "accuracy" if settings.classes else "f1"
-    figure = plots.new_figure(1, 3, size=(7.0, 2.6))
+    figure = plots.new_figure(1, 3, size=(7.0, 2.9))
     first = cells[cells["decoder"] == settings.decoders[0]]
     _by_layer(figure.axes[0], first, settings, score)
     for offset, skip in enumerate(settings.skips):
@@ -335,7 +335,7 @@ def architecture(settings: ComodulationSettings, cells: pd.DataFrame) -> plots.F
             values = mine[mine["layer"] == layer].drop_duplicates("seed")["first_score"]
             _point(figure.axes[1], place + 0.18 * offset, values.to_numpy(), _SKIPS[skip], place)
     figure.axes[1].set_xticks(range(len(settings.layers)), settings.layers)
-    figure.axes[1].set(xlabel="modulated layer", ylabel=f"{score} after stage one, validation")
+    figure.axes[1].set(xlabel="modulated layer", ylabel=f"{score} after stage one")
     rest = cells[
         (cells["layer"] == settings.layers[0]) & (cells["skips"].astype(bool) == settings.skips[0])
     ]
