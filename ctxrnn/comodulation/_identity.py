@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from ctxrnn._checkpoint import as_json
@@ -27,7 +28,9 @@ def identity_of(
     digest = hashlib.sha256()
     for values in (train.labels, train.context, train.rows):
         if values is not None:
-            digest.update(torch.as_tensor(values).cpu().contiguous().numpy().tobytes())
+            # Arrays that cannot be written are no tensors without a warning.
+            plain = values.cpu().numpy() if isinstance(values, torch.Tensor) else values
+            digest.update(np.ascontiguousarray(plain).tobytes())
     data = {
         "examples": len(train),
         "fingerprint": getattr(train.inputs, "fingerprint", None),
