@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 from ctxrnn.comodulation import hierarchy as net
@@ -16,8 +15,7 @@ from ctxrnn.studies._comodulation_fewshot_networks import (
     task_data,
 )
 from ctxrnn.studies._comodulation_fewshot_settings import TASKS, FewshotSettings
-from ctxrnn.studies._desk import Desk, as_result, stops
-from ctxrnn.studies._store import Result
+from ctxrnn.studies._desk import Desk, OneByOne
 
 # Seconds of one core: a step of tuning for each network and mode, a pass over one image.
 _STEP = {
@@ -32,7 +30,7 @@ _STEP = {
 _PASS, _FIRST = 1.8e-5, 6e-5
 
 
-class FewshotWork:
+class FewshotWork(OneByOne):
     """The work of the study; a cell is a pretrained network and a size of the tuning sets.
 
     Pretrained networks are kept in the folder, so that all sizes start from the same.
@@ -41,23 +39,9 @@ class FewshotWork:
     def __init__(self, settings: FewshotSettings) -> None:
         self.settings = settings
 
-    def __call__(
-        self, cells: Sequence[Cell], desk: Desk
-    ) -> Iterator[tuple[Cell, Result | Exception]]:
-        """Compute the cells one after another."""
-        for cell in cells:
-            started = time.process_time()
-            try:
-                found = measure(self.settings, cell, desk)
-                yield cell, as_result(found, seconds=time.process_time() - started)
-            except Exception as error:
-                if stops(error):
-                    raise
-                yield cell, error
-
-    def unit(self, cell: Cell) -> Hashable:
-        """Every cell is its own."""
-        return cell_key(cell)
+    def compute(self, cell: Cell, desk: Desk) -> Mapping[str, Any]:
+        """Return the values and tables of one cell."""
+        return measure(self.settings, cell, desk)
 
     def shared(self, cell: Cell) -> Hashable:
         """Cells are not worth computing together."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import logging
 import re
+import time
 import traceback
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -75,6 +77,32 @@ class Work(Protocol):
 
     def cost(self, cell: Cell) -> float:
         """Return the time in seconds that a cell takes, of one core, as far as can be told."""
+
+
+class OneByOne(ABC):
+    """The work of cells that are computed one after another, with a clock for each."""
+
+    @abstractmethod
+    def compute(self, cell: Cell, desk: Desk) -> Mapping[str, Any]:
+        """Return the values and tables of one cell."""
+
+    def __call__(
+        self, cells: Sequence[Cell], desk: Desk
+    ) -> Iterator[tuple[Cell, Result | Exception]]:
+        """Compute the cells; yield each with its result, or its error, once it is done."""
+        for cell in cells:
+            started = time.process_time()
+            try:
+                found = self.compute(cell, desk)
+                yield cell, as_result(found, seconds=time.process_time() - started)
+            except Exception as error:
+                if stops(error):
+                    raise
+                yield cell, error
+
+    def unit(self, cell: Cell) -> Hashable:
+        """Every cell is its own."""
+        return cell_key(cell)
 
 
 class EachCell:

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 from ctxrnn import derive_seed
 from ctxrnn._checkpoint import as_json
-from ctxrnn.studies._cells import Cell, cell_key
-from ctxrnn.studies._desk import Desk, as_result, stops
+from ctxrnn.studies._cells import Cell
+from ctxrnn.studies._desk import Desk, OneByOne
 from ctxrnn.studies._sequence_data import data_of
 from ctxrnn.studies._sequence_measures import measure
 from ctxrnn.studies._sequence_models import SequenceModel, count, save_model, sizes
 from ctxrnn.studies._sequence_settings import GATES, SequenceSettings, parts_of
 from ctxrnn.studies._sequence_training import fit
-from ctxrnn.studies._store import Result
 
 # Multiply-adds that one core does in a second, by torch's layers and by the compiled loop, and what
 # a step costs besides.
-_SPEED, _COMPILED = 1.6e10, 3e10
-_OVERHEAD = {"rnn": 1e-4, "gru": 2e-4, "lstm": 3e-5, "": 5e-5, "state": 1.5e-3}
+_SPEED, _COMPILED = 3.5e10, 6e10
+_OVERHEAD = {"rnn": 5e-5, "gru": 1.2e-4, "lstm": 5e-6, "": 1.5e-5, "state": 3e-4}
+# Circuits that are no symbol's are laid out for all steps.
+_LAID_OUT = 5e-5
 
 
 def cells_of(settings: SequenceSettings) -> list[Cell]:
@@ -34,7 +34,7 @@ def cells_of(settings: SequenceSettings) -> list[Cell]:
     ]
 
 
-class SequenceWork:
+class SequenceWork(OneByOne):
     """The work of the studies.
 
     Args:
@@ -44,23 +44,9 @@ class SequenceWork:
     def __init__(self, settings: SequenceSettings) -> None:
         self.settings = settings
 
-    def __call__(
-        self, cells: Sequence[Cell], desk: Desk
-    ) -> Iterator[tuple[Cell, Result | Exception]]:
-        """Compute the cells one after another."""
-        for cell in cells:
-            started = time.process_time()
-            try:
-                found = compute(self.settings, cell, desk)
-                yield cell, as_result(found, seconds=time.process_time() - started)
-            except Exception as error:
-                if stops(error):
-                    raise
-                yield cell, error
-
-    def unit(self, cell: Cell) -> Hashable:
-        """Every cell is its own."""
-        return cell_key(cell)
+    def compute(self, cell: Cell, desk: Desk) -> Mapping[str, Any]:
+        """Return the values and tables of one cell."""
+        return compute(self.settings, cell, desk)
 
     def shared(self, cell: Cell) -> Hashable:
         """Cells of the same reading share their data."""
@@ -79,9 +65,11 @@ class SequenceWork:
             products = 2.0 if s.interpolation == "factor-linear" else 1.0 + s.contexts
         speed = _COMPILED if kind == "" else _SPEED
         update = steps * (3 * s.batch * products * cell["budget"] / speed + _OVERHEAD[kind])
+        if not s.text and kind == "":
+            update += steps * _LAID_OUT
         updates = s.updates * (1 + s.search * (len(s.rates) - 1))
-        read = 3 if s.text else s.evaluated * steps / (s.batch * steps) / s.evaluations
-        return float(update * updates * 1.15 + read)
+        # A third more for evaluations; data and foreign contexts take some seconds.
+        return float(update * updates * 1.3 + 5)
 
 
 def compute(settings: SequenceSettings, cell: Cell, desk: Desk) -> dict[str, Any]:
