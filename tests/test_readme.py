@@ -3,6 +3,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -72,3 +73,14 @@ def test_the_snippet_on_comodulation_runs_as_it_stands(capsys):
     assert "attention {" in printed
     assert "comod {" in printed
     assert (scope["tuned"].gain.mean(dim=1) - 1).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("page", ["inferred.md", "text.md"])
+def test_the_snippets_on_inferred_contexts_and_texts_run_in_order(page):
+    scope = {}
+    for snippet in snippets(README.parent / "docs" / page):
+        exec(compile(snippet, page, "exec"), scope)
+    if page == "inferred.md":
+        table, symbols = scope["table"], scope["symbols"]
+        expected = scope["reader"](table(symbols))[0]
+        assert torch.allclose(scope["reader"].embedded(symbols, table.weight)[0], expected)
