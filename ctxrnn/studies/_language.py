@@ -42,7 +42,7 @@ RECIPE = Recipe(
             tested=1000,
         ),
         "quick": SequenceSettings(
-            budgets=(20_000, 60_000), updates=800, search=0.15, evaluated=40_000, tested=60_000
+            budgets=(20_000, 60_000), updates=2000, evaluated=40_000, tested=60_000
         ),
         "paper": SequenceSettings(
             models=(

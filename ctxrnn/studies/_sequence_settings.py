@@ -37,10 +37,13 @@ class SequenceSettings:
         embedding: Size of the embedding of symbols, about; it is the same in all models.
         rates: Learning rates that are tried.
         updates: Updates of the rate that is chosen.
-        search: Share of the updates after which the best rate on validation alone goes on.
+        search: Share of the updates after which only the best rates on validation go on.
+        finalists: How many do; the best of them at the end is chosen.
         batch: Sequences of an update.
         length: Steps of truncated back-propagation, for texts.
         clip: Largest norm of the gradient.
+        averaging: Parameters of update s weigh about as s to this power in the mean that is
+            evaluated; None for the last ones alone.
         evaluations: How often a run is evaluated.
         evaluated: Symbols or images of the validation split that are used for it.
         levels: Shares of a foreign context at test.
@@ -63,12 +66,14 @@ class SequenceSettings:
     interpolation: Literal["outer-linear", "factor-linear"] = "factor-linear"
     slow: float = 10.0
     embedding: int = 32
-    rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2)
+    rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
     updates: int = 2000
-    search: float = 0.25
+    search: float = 0.1
+    finalists: int = 2
     batch: int = 32
     length: int = 100
     clip: float = 1.0
+    averaging: int | None = 8
     evaluations: int = 12
     evaluated: int = 50_000
     levels: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -78,12 +83,14 @@ class SequenceSettings:
 
     def __post_init__(self) -> None:
         for name in ("seeds", "contexts", "embedding", "updates", "batch", "length", "evaluations",
-                     "evaluated"):  # fmt: skip
+                     "evaluated", "finalists"):  # fmt: skip
             check_count(name, getattr(self, name))
         # With one sequence there is no other whose context could stand in.
         check_count("batch", self.batch, minimum=2)
         for name in ("clip", "slow"):
             check_positive(name, getattr(self, name))
+        if self.averaging is not None:
+            check_count("averaging", self.averaging, minimum=0)
         for rate in self.rates:
             check_positive("rates", rate)
         if not 0 < self.search <= 1:

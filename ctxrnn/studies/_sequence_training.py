@@ -1,4 +1,4 @@
-"""Training of sequence models: a short search over learning rates, then the best one."""
+"""Training of sequence models: a short search over learning rates, then the best few."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,7 +75,8 @@ class Run:
         seconds: Processor seconds of the updates so far.
         history: One row per evaluation.
         best: Best validation metric, of finite ones.
-        kept: Parameters at it.
+        kept: Parameters at it, averaged.
+        averaged: Mean of the parameters so far, with a weight on later ones.
         state: State that is carried to the next window.
         failed: Whether a loss was not finite.
     """
@@ -88,11 +90,12 @@ class Run:
     history: list[dict[str, float]] = field(default_factory=list)
     best: float = math.nan
     kept: dict[str, Tensor] = field(default_factory=dict)
+    averaged: list[Tensor] = field(default_factory=list)
     state: Any = None
     failed: bool = False
 
-    def update(self, clip: float) -> None:
-        """Take one step of the optimiser."""
+    def update(self, clip: float, averaging: int | None = None) -> None:
+        """Take one step of the optimiser, and average its parameters."""
         device = self.model.readout.weight.device
         batch = next(self.batches)
         started = time.process_time()
@@ -108,11 +111,52 @@ class Run:
             self.failed = True
         if not self.failed:
             self.optimiser.step()
+            self.average(averaging)
         self.updates += 1
         self.seconds += time.process_time() - started
 
+    def average(self, weight: int | None) -> None:
+        """Take the parameters into their mean.
+
+        After t updates parameters of update s weigh about as s^weight (Shamir & Zhang 2013): a
+        falling rate without an end that must be known, so that a run may be cut anywhere.
+        """
+        if weight is None:
+            return
+        with torch.no_grad():
+            now = list(self.model.parameters())
+            if not self.averaged:
+                self.averaged = [value.clone() for value in now]
+            # update() has not counted this one yet.
+            share = (weight + 1) / (self.updates + 1 + weight)
+            for mean, value in zip(self.averaged, now, strict=True):
+                mean.lerp_(value, share)
+
+    @contextmanager
+    def means(self) -> Iterator[None]:
+        """Give the model its averaged parameters, for a while."""
+        if not self.averaged:
+            yield
+            return
+        now = list(self.model.parameters())
+        moving = [value.detach().clone() for value in now]
+        try:
+            self._put(self.averaged)
+            yield
+        finally:
+            self._put(moving)
+
+    @torch.no_grad()
+    def _put(self, values: list[Tensor]) -> None:
+        for parameter, value in zip(self.model.parameters(), values, strict=True):
+            parameter.copy_(value)
+
     def evaluate(self, settings: SequenceSettings, data: Data) -> None:
         """Evaluate on validation, and keep the parameters where it is the best so far."""
+        with self.means():
+            self._evaluate(settings, data)
+
+    def _evaluate(self, settings: SequenceSettings, data: Data) -> None:
         try:
             value, loss = score(self.model, data, "validation", settings.evaluated)
         except FloatingPointError:
@@ -132,7 +176,7 @@ class Run:
         """Train up to a number of updates, evaluated at even distances."""
         every = max(1, round(settings.updates / settings.evaluations))
         while self.updates < updates and not self.failed:
-            self.update(settings.clip)
+            self.update(settings.clip, settings.averaging)
             tell()
             if not self.failed and (self.updates % every == 0 or self.updates == updates):
                 self.evaluate(settings, data)
@@ -166,9 +210,10 @@ def fit(
     seed: int,
     report: Callable[[float], Any] | None = None,
 ) -> Fitted:
-    """Try every learning rate for a share of the updates; go on with the best on validation.
+    """Try every learning rate for a share of the updates; go on with the best few on validation.
 
-    All start from the same parameters and see the same batches.
+    The best of these at the end counts. All start from the same parameters and read the same
+    batches.
 
     Args:
         settings: Of the study.
@@ -181,7 +226,8 @@ def fit(
         FloatingPointError: If no rate gave a finite loss.
     """
     first = max(1, round(settings.search * settings.updates))
-    whole = (len(settings.rates) - 1) * first + settings.updates
+    finalists = min(settings.finalists, len(settings.rates))
+    whole = len(settings.rates) * first + finalists * (settings.updates - first)
     done = 0
 
     def tell() -> None:
@@ -203,8 +249,10 @@ def fit(
             f"no learning rate of {', '.join(f'{run.rate:g}' for run in runs)} gave a finite loss: "
             "use smaller ones, or a bounded encoder"
         )
-    best = max(going, key=lambda run: data.better * run.best)
-    best.until(settings.updates, settings, data, tell)
+    going.sort(key=lambda run: data.better * run.best, reverse=True)
+    for run in going[:finalists]:
+        run.until(settings.updates, settings, data, tell)
+    best = max(going[:finalists], key=lambda run: data.better * run.best)
     best.model.load_state_dict(best.kept)
     history = [{**row, "chosen": run is best} for run in runs for row in run.history]
     return Fitted(best.model, best.rate, history, best.seconds, best.updates, best.best)

@@ -67,7 +67,8 @@ class SequenceWork(OneByOne):
         update = steps * (3 * s.batch * products * cell["budget"] / speed + _OVERHEAD[kind])
         if not s.text and kind == "":
             update += steps * _LAID_OUT
-        updates = s.updates * (1 + s.search * (len(s.rates) - 1))
+        rates, final = len(s.rates), min(s.finalists, len(s.rates))
+        updates = s.updates * (s.search * rates + (1 - s.search) * final)
         # A third more for evaluations; data and foreign contexts take some seconds.
         return float(update * updates * 1.3 + 5)
 

@@ -210,7 +210,7 @@ def test_the_best_rate_goes_on(name, request):
     data = request.getfixturevalue(name)
     settings = dataclasses.replace(
         WORDS if name == "text" else DIGITS, rates=(1e-5, 1e-2, 1e-3), updates=24, evaluations=6,
-        search=0.25,
+        search=0.25, finalists=1,
     )  # fmt: skip
     told = []
     found = _fit(settings, data, report=told.append)
@@ -228,6 +228,60 @@ def test_the_best_rate_goes_on(name, request):
     again = pd.DataFrame(_fit(settings, data).history)
     pd.testing.assert_frame_equal(again.drop(columns="seconds"), history.drop(columns="seconds"))
     assert all(0 < share <= 1 for share in told)
+
+
+def test_finalists_are_judged_at_the_end(text):
+    made = []
+
+    class Early(SequenceModel):
+        """The third that is made, of the largest rate, is of no use after six updates."""
+
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            self.updates, self.number = 0, len(made)
+            made.append(self)
+
+        def forward(self, inputs, state=None, contexts=None):
+            logits, state = super().forward(inputs, state, contexts)
+            self.updates += torch.is_grad_enabled()
+            return (0 * logits if self.number == 2 and self.updates > 6 else logits), state
+
+    settings = dataclasses.replace(
+        WORDS, rates=(1e-5, 3e-3, 1e-2), updates=60, evaluations=6, search=0.1, finalists=2
+    )
+    found = fit(settings, text, lambda: Early(settings, "rnn", text.shape, Size(16, 8), 0), 0)
+    history = pd.DataFrame(found.history)
+    early = history[history["update"] == 6].set_index("rate")["validation"]
+    assert early.idxmin() == 1e-2
+    assert found.rate == 3e-3
+    assert found.best == history["validation"].min()
+    # What does not go on costs its share of the search alone.
+    assert [model.updates for model in made] == [6, 60, 60]
+    assert found.updates == 60
+
+
+@pytest.mark.parametrize("weight", [0, 3, None])
+def test_parameters_are_averaged(text, weight):
+    settings = dataclasses.replace(WORDS, averaging=weight)
+    model = SequenceModel(settings, "e-gain", text.shape, Size(8, 8), 0)
+    run = Run(1e-2, model, torch.optim.Adam(model.parameters(), lr=1e-2), text.training(0))
+    path = []
+    for _ in range(7):
+        run.update(settings.clip, settings.averaging)
+        path.append(torch.cat([p.detach().flatten() for p in model.parameters()]).double())
+    # The weight of step s is C(s + w - 1, w), which for large s is proportional to s^w.
+    weights = [math.comb(s + (weight or 0), weight or 0) for s in range(7)]
+    if weight is None:
+        weights = [0] * 6 + [1]
+    mean = sum(w * p for w, p in zip(weights, path, strict=True)) / sum(weights)
+    with run.means():
+        used = torch.cat([p.detach().flatten() for p in model.parameters()]).double()
+    torch.testing.assert_close(used, mean, atol=1e-6, rtol=1e-5)
+    after = torch.cat([p.detach().flatten() for p in model.parameters()]).double()
+    assert torch.equal(after, path[-1])
+    run.evaluate(settings, text)
+    kept = torch.cat([run.kept[name].flatten() for name, _ in model.named_parameters()]).double()
+    torch.testing.assert_close(kept, mean, atol=1e-6, rtol=1e-5)
 
 
 def test_rates_see_the_same_batches(text):
@@ -653,6 +707,8 @@ def test_parts_of_models():
         ({"levels": (2.0,)}, "levels must lie in"),
         ({"rates": (-1.0,)}, "rates must be positive"),
         ({"updates": 0}, "updates must be at least 1"),
+        ({"finalists": 0}, "finalists must be at least 1"),
+        ({"averaging": -1}, "averaging must be at least 0"),
         ({"batch": 1}, "batch must be at least 2"),
     ],
 )
