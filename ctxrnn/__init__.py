@@ -14,6 +14,7 @@ if _TYPE_CHECKING:
     from ctxrnn._catalogue import variant_ids as variant_ids
     from ctxrnn._checkpoint import CheckpointError as CheckpointError
     from ctxrnn._checkpoint import load as load
+    from ctxrnn._checkpoint import load_layer as load_layer
     from ctxrnn._checkpoint import load_notes as load_notes
     from ctxrnn._checkpoint import save as save
     from ctxrnn._checks import derive_seed as derive_seed
@@ -58,6 +59,7 @@ _HOMES = {
     "variant_ids": "_catalogue",
     "CheckpointError": "_checkpoint",
     "load": "_checkpoint",
+    "load_layer": "_checkpoint",
     "load_notes": "_checkpoint",
     "save": "_checkpoint",
     "derive_seed": "_checks",

@@ -20,6 +20,9 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from ctxrnn._catalogue import PATHWAYS
+from ctxrnn._encoder import ContextEncoder
+from ctxrnn._modulated_layer import ModulatedLayer
+from ctxrnn._modulated_rnn import ModulatedRNN
 from ctxrnn._modulation import AbstractModulation, Chain
 from ctxrnn._network import CTRNN, Nonlinearity
 
@@ -104,7 +107,7 @@ def write_tensors(
     write_atomically(path, to_bytes(plain, metadata={_KEY: json.dumps(body)}))
 
 
-def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_tensors(path: str | Path, *kinds: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `write_tensors` wrote, after checking that it is whole and unaltered.
 
     Raises:
@@ -149,39 +152,75 @@ def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[s
             f"{path} was altered after it was written (its digest does not match): restore it "
             "from a copy"
         )
-    if header["kind"] != kind:
-        raise CheckpointError(f"{path} holds a {header['kind']}, not a {kind}")
+    if header["kind"] not in kinds:
+        readers = {"network": "ctxrnn.load", "layer": "ctxrnn.load_layer"}
+        remedy = f": use {readers[header['kind']]}" if header["kind"] in readers else ""
+        raise CheckpointError(
+            f"{path} holds a {header['kind']}, not a {' or '.join(kinds)}{remedy}"
+        )
     return tensors, header
+
+
+def pathways_of(chain: Chain) -> list[dict[str, Any]]:
+    """Return what rebuilds pathways, apart from their tensors, as JSON-able values."""
+    return [{"kind": type(pathway).__name__, "options": pathway.config()} for pathway in chain]
 
 
 def network_header(network: CTRNN) -> dict[str, Any]:
     """Return what rebuilds a network, apart from its tensors, as JSON-able values."""
-    pathways = [
-        {"kind": type(pathway).__name__, "options": pathway.config()}
-        for pathway in network.modulation
-    ]
     dtype = str(network.dtype).removeprefix("torch.")
     return {
         "variant": network.variant,
         "network": {**network.config, "noise": network.noise},
-        "pathways": pathways,
+        "pathways": pathways_of(network.modulation),
         "dtype": dtype,
     }
 
 
-def save(network: CTRNN, path: str | Path, *, notes: Mapping[str, Any] | None = None) -> None:
-    """Save a network as one safetensors file with a JSON header.
+def layer_header(layer: ModulatedRNN) -> dict[str, Any]:
+    """Return what rebuilds a layer, apart from its tensors, as JSON-able values."""
+    custom = layer.variant == "custom"
+    first = layer.layers[0]
+    assert isinstance(first, ModulatedLayer)
+    encoder = first.encoder if layer.encoder_given else None
+    return {
+        "variant": layer.variant,
+        "layer": layer.config,
+        "pathways": pathways_of(first.modulation) if custom else None,
+        "encoder": None
+        if encoder is None
+        else {"kind": type(encoder).__name__, "options": encoder.config()},
+        "dtype": str(first.input_weight.dtype).removeprefix("torch."),
+    }
+
+
+def save(
+    network: CTRNN | ModulatedRNN, path: str | Path, *, notes: Mapping[str, Any] | None = None
+) -> None:
+    """Save a network, or a modulated layer, as one safetensors file with a JSON header.
 
     Args:
-        network: The network.
+        network: The network (`load` reads it), or the layer (`load_layer`).
         path: The file; written atomically, an older one is replaced.
         notes: JSON-able values to keep beside it (task names, settings); `load_notes` reads them.
 
     Raises:
         OSError: If the file cannot be written.
     """
-    header = {**network_header(network), "notes": dict(notes or {})}
-    write_tensors(path, network.state_dict(), header, "network")
+    notes = dict(notes or {})
+    if isinstance(network, CTRNN):
+        write_tensors(
+            path, network.state_dict(), {**network_header(network), "notes": notes}, "network"
+        )
+    elif isinstance(network, ModulatedRNN):
+        write_tensors(
+            path, network.state_dict(), {**layer_header(network), "notes": notes}, "layer"
+        )
+    else:
+        raise TypeError(
+            f"network must be a CTRNN or a ModulatedRNN: got {type(network).__name__}. Of a model "
+            "that holds a ModulatedRNN save the layer, or the model's state_dict()"
+        )
 
 
 def load(
@@ -204,17 +243,7 @@ def load(
         CheckpointError: If the file is not a whole, unaltered network.
     """
     tensors, header = read_tensors(path, "network")
-    known = {**PATHWAYS, **(pathways or {})}
-    chain = []
-    for pathway in header["pathways"]:
-        if pathway["kind"] not in known:
-            raise CheckpointError(
-                f"{path} uses the pathway {pathway['kind']!r}, which is not known here: pass "
-                f"pathways={{{pathway['kind']!r}: {pathway['kind']}}}"
-            )
-        # Their initial values are replaced below; torch's global generator stays as it is.
-        with torch.random.fork_rng(devices=[]):
-            chain.append(known[pathway["kind"]](**pathway["options"]))
+    chain = _rebuilt(path, header["pathways"], pathways)
     config = dict(header["network"])
     if config["nonlinearity"] is None:
         if nonlinearity is None:
@@ -222,18 +251,81 @@ def load(
                 f"{path} was built with a nonlinearity of the user's own: pass nonlinearity=..."
             )
         config["nonlinearity"] = nonlinearity
-    network = CTRNN(**config, modulation=Chain(*chain), dtype=getattr(torch, header["dtype"]))
+    network = CTRNN(**config, modulation=chain, dtype=getattr(torch, header["dtype"]))
     network.variant = header["variant"]
-    missing = set(network.state_dict()) ^ set(tensors)
-    if missing:
-        raise CheckpointError(f"{path} does not fit its own description: {sorted(missing)}")
-    network.load_state_dict(tensors)
+    _fill(network, tensors, path)
     return network.to(device)
 
 
+def load_layer(
+    path: str | Path,
+    *,
+    pathways: Mapping[str, Callable[..., AbstractModulation]] | None = None,
+    encoder: Callable[..., ContextEncoder] | None = None,
+    device: torch.device | str | None = None,
+) -> ModulatedRNN:
+    """Load a modulated layer that `save` wrote.
+
+    Args:
+        path: The file.
+        pathways: Class name -> class, for pathways of the user's own.
+        encoder: The class of the encoder, for one of the user's own.
+        device: Where to put the layer.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        CheckpointError: If the file is not a whole, unaltered layer.
+    """
+    tensors, header = read_tensors(path, "layer")
+    modulation: str | Chain = header["variant"]
+    if header["pathways"] is not None:
+        modulation = _rebuilt(path, header["pathways"], pathways)
+    given = None
+    if header["encoder"] is not None:
+        kind = header["encoder"]["kind"]
+        if encoder is None and kind != ContextEncoder.__name__:
+            raise CheckpointError(
+                f"{path} uses the encoder {kind!r}, which is not known here: pass encoder={kind}"
+            )
+        given = (encoder or ContextEncoder)(**header["encoder"]["options"])
+    with torch.random.fork_rng(devices=[]):
+        layer = ModulatedRNN(
+            modulation=modulation, encoder=given, dtype=getattr(torch, header["dtype"]),
+            **header["layer"],
+        )  # fmt: skip
+    _fill(layer, tensors, path)
+    return layer.to(device)
+
+
+def _rebuilt(
+    path: str | Path,
+    pathways: list[dict[str, Any]],
+    own: Mapping[str, Callable[..., AbstractModulation]] | None,
+) -> Chain:
+    known = {**PATHWAYS, **(own or {})}
+    chain = []
+    for pathway in pathways:
+        if pathway["kind"] not in known:
+            raise CheckpointError(
+                f"{path} uses the pathway {pathway['kind']!r}, which is not known here: pass "
+                f"pathways={{{pathway['kind']!r}: {pathway['kind']}}}"
+            )
+        # Their initial values are replaced; torch's global generator stays as it is.
+        with torch.random.fork_rng(devices=[]):
+            chain.append(known[pathway["kind"]](**pathway["options"]))
+    return Chain(*chain)
+
+
+def _fill(module: torch.nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> None:
+    missing = set(module.state_dict()) ^ set(tensors)
+    if missing:
+        raise CheckpointError(f"{path} does not fit its own description: {sorted(missing)}")
+    module.load_state_dict(tensors)
+
+
 def load_notes(path: str | Path) -> dict[str, Any]:
-    """Return the notes that were saved with a network."""
-    return dict(read_tensors(path, "network")[1]["notes"])
+    """Return the notes that were saved with a network or a layer."""
+    return dict(read_tensors(path, "network", "layer")[1]["notes"])
 
 
 def as_json(value: Any) -> Any:

@@ -94,6 +94,8 @@ class ModulatedRNN(nn.Module):
             start near neutral, with standard deviation 0.1.
 
     Attributes:
+        config: The arguments as JSON-able values, for checkpoints; pathways and an encoder that
+            were given as modules apart.
         loop: How time is stepped through; all give the same numbers up to rounding. "auto" takes
             the fastest that covers the case: "compiled" (CPU; drives, gains and scaled weights),
             "adjoint" (the engine's own gradient, in torch), "plain" (autograd; contexts that
@@ -145,6 +147,7 @@ class ModulatedRNN(nn.Module):
         self.contexts, self.batch_first, self.dropout = contexts, batch_first, float(dropout)
         self.nonlinearity, self.seed = nonlinearity, resolve_seed(seed)
         self.variant = modulation if isinstance(modulation, str) else "custom"
+        self.encoder_given = encoder is not None
         wanted = encoder or {"squash": squash, "hidden": encoder_hidden}
         self.layers = nn.ModuleList(
             ModulatedLayer(
@@ -154,6 +157,13 @@ class ModulatedRNN(nn.Module):
             )
             for layer in range(num_layers)
         )  # fmt: skip
+        self.config: dict[str, Any] = {
+            "input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers,
+            "contexts": contexts, "nonlinearity": nonlinearity, "bias": bias,
+            "batch_first": batch_first, "dropout": self.dropout, "squash": squash,
+            "encoder_hidden": encoder_hidden, "state_term": state_term, "alpha": alpha,
+            "tau_e": tau_e, "tau_s": tau_s, "seed": self.seed, **options,
+        }  # fmt: skip
         self.to(device=device, dtype=dtype)
 
     @classmethod
