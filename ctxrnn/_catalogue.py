@@ -110,7 +110,13 @@ _BY_PATHWAY = ("sd", "on")
 
 
 def variant_ids() -> tuple[str, ...]:
-    """Return the ids of the catalogue with small ranks filled in, combinations by example."""
+    """Return the ids of the catalogue with small ranks filled in, combinations by example.
+
+    Example:
+        >>> from ctxrnn import variant_ids
+        >>> variant_ids()[:6]
+        ('none', 'e-add', 'e-thr', 'e-gain', 'e-rank2', 's-sym')
+    """
     return _EXAMPLES
 
 
@@ -189,6 +195,12 @@ def modulation(
 
     Raises:
         ValueError: For an unknown id or an option that no pathway of it knows.
+
+    Example:
+        >>> from ctxrnn import modulation
+        >>> chain = modulation("es-gain-asym-2", units=32, contexts=4)
+        >>> [(type(pathway).__name__, pathway.pathway) for pathway in chain]
+        [('Gain', 'excitability'), ('Hadamard', 'synaptic')]
     """
     parts = _parts(variant)
     check_count("units", units)
@@ -244,6 +256,17 @@ def parameter_count(
         outputs: O.
         contexts: K.
         options: As for `modulation`; `rank`, `masks`, `learn` and `on` matter here.
+
+    Raises:
+        ValueError: For an unknown id or option.
+
+    Example:
+        >>> from ctxrnn import parameter_count
+        >>> size = {"units": 128, "inputs": 33, "outputs": 17, "contexts": 20}
+        >>> parameter_count("e-add", **size) - parameter_count("none", **size)  # N K
+        2560
+        >>> parameter_count("s-add-2", **size) - parameter_count("none", **size)  # 2 N R K
+        10240
     """
     check_count("units", units)
     check_count("inputs", inputs)
@@ -298,6 +321,15 @@ def matched_units(
 
     Raises:
         ValueError: If not even one unit fits.
+
+    Example:
+        >>> from ctxrnn import matched_units, parameter_count
+        >>> size = {"inputs": 33, "outputs": 17, "contexts": 20}
+        >>> budget = parameter_count("e-add", units=128, **size)
+        >>> matched_units("none", parameters=budget, **size)
+        136
+        >>> matched_units("s-full", parameters=budget, **size)  # a W of its own for each context
+        34
     """
     for name in ("on", "on_e", "on_s"):
         if isinstance(check_on(options.get(name)), tuple):

@@ -31,7 +31,18 @@ _KEY = "ctxrnn"
 
 
 class CheckpointError(ValueError):
-    """A file that is not a whole, unaltered checkpoint of this program."""
+    """A file that is not a whole, unaltered checkpoint of this program.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from ctxrnn import CheckpointError, load
+        >>> _ = Path("network.safetensors").write_bytes(b"cut off")
+        >>> try:
+        ...     network = load("network.safetensors")
+        ... except CheckpointError as error:
+        ...     print(error)
+        network.safetensors is truncated, damaged, or not a checkpoint ...: restore it from a copy
+    """
 
 
 def versions() -> dict[str, str]:
@@ -206,6 +217,14 @@ def save(
 
     Raises:
         OSError: If the file cannot be written.
+        TypeError: If it is another module, such as a model that holds a layer.
+
+    Example:
+        >>> from ctxrnn import CTRNN, load_notes, save
+        >>> network = CTRNN(inputs=3, units=16, outputs=2, modulation="e-add", contexts=2)
+        >>> save(network, "network.safetensors", notes={"tasks": ["go", "anti"]})
+        >>> load_notes("network.safetensors")
+        {'tasks': ['go', 'anti']}
     """
     notes = dict(notes or {})
     if isinstance(network, CTRNN):
@@ -241,6 +260,16 @@ def load(
     Raises:
         FileNotFoundError: If there is no such file.
         CheckpointError: If the file is not a whole, unaltered network.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn import CTRNN, load, save
+        >>> network = CTRNN(inputs=3, units=16, outputs=2, modulation="e-add", contexts=2)
+        >>> save(network, "network.safetensors")
+        >>> stimulus, context = torch.randn(2, 50, 3), torch.eye(2)
+        >>> again = load("network.safetensors")(stimulus, context, generator=0)
+        >>> torch.equal(again.outputs, network(stimulus, context, generator=0).outputs)
+        True
     """
     tensors, header = read_tensors(path, "network")
     chain = _rebuilt(path, header["pathways"], pathways)
@@ -275,6 +304,15 @@ def load_layer(
     Raises:
         FileNotFoundError: If there is no such file.
         CheckpointError: If the file is not a whole, unaltered layer.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn import ModulatedRNN, load_layer, save
+        >>> layer = ModulatedRNN(10, 32, modulation="e-gain", contexts=4)
+        >>> save(layer, "layer.safetensors")
+        >>> sequences = torch.randn(100, 5, 10)  # (time, sequence, input)
+        >>> torch.equal(load_layer("layer.safetensors")(sequences)[0], layer(sequences)[0])
+        True
     """
     tensors, header = read_tensors(path, "layer")
     modulation: str | Chain = header["variant"]
@@ -324,7 +362,21 @@ def _fill(module: torch.nn.Module, tensors: Mapping[str, Tensor], path: str | Pa
 
 
 def load_notes(path: str | Path) -> dict[str, Any]:
-    """Return the notes that were saved with a network or a layer."""
+    """Return the notes that were saved with a network or a layer.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        CheckpointError: If the file is not a whole, unaltered network or layer.
+
+    Example:
+        >>> from ctxrnn import CTRNN, load_notes, save
+        >>> from ctxrnn.tasks import task_set
+        >>> tasks = task_set(["go", "anti"], dt=50)
+        >>> network = CTRNN(tasks.inputs, 16, tasks.outputs, "e-add", contexts=2, dt=50)
+        >>> save(network, "network.safetensors", notes={"tasks": tasks.config()})
+        >>> task_set(**load_notes("network.safetensors")["tasks"])
+        TaskSet(go, anti; dt=50 ms, class)
+    """
     return dict(read_tensors(path, "network", "layer")[1]["notes"])
 
 

@@ -23,6 +23,16 @@ class Recurrence(ABC):
 
     Attributes:
         by_trial: Names of the tensors whose axis before the last is the trial.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn import CTRNN
+        >>> network = CTRNN(inputs=3, units=16, outputs=2, modulation="s-sym", contexts=4)
+        >>> recurrent = network.circuit(torch.eye(4)).recurrent  # four trials, a context each
+        >>> rates = torch.rand(4, 16)
+        >>> by_matrix = torch.einsum("tij,tj->ti", recurrent.dense(), rates)
+        >>> torch.allclose(recurrent(rates), by_matrix, atol=1e-5)  # but no matrix is formed
+        True
     """
 
     by_trial: ClassVar[tuple[str, ...]] = ()
@@ -239,6 +249,16 @@ class Circuit:
         current: b + E c, (unit,) or (trial, unit).
         gain: G(c), (trial, unit); None stands for 1.
         threshold: Theta c, (trial, unit); None stands for 0.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn import CTRNN
+        >>> network = CTRNN(inputs=3, units=16, outputs=2, modulation="s-sym", contexts=4)
+        >>> network.circuit(torch.eye(4)).dense_weight().shape  # W(c) of each context
+        torch.Size([4, 16, 16])
+        >>> neutral = network.circuit(torch.zeros(1, 4))
+        >>> torch.equal(neutral.dense_weight()[0], network.weight)  # c = 0 leaves W as it is
+        True
     """
 
     by_trial: ClassVar[tuple[str, ...]] = ("current", "gain", "threshold")

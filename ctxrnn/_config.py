@@ -60,6 +60,15 @@ class TrainConfig:
         patience: At that many evaluations in a row.
         keep: "best" keeps the weights with the highest mean of p / p_ceil at an evaluation, the
             later ones on ties; "last" keeps the last.
+
+    Raises:
+        ValueError: If a setting is out of range.
+
+    Example:
+        >>> from ctxrnn import TrainConfig
+        >>> config = TrainConfig(steps=1000, learning_rate=1e-3)
+        >>> config.rate(0), config.rate(700)  # a fifth for the last 30 % of the steps
+        (0.001, 0.0002)
     """
 
     steps: int = 5000
@@ -121,6 +130,8 @@ class TrainingHistory:
         stopped: Why training ended: "steps", "criterion", "diverged", or "" while it runs.
         message: The same in words, where there is more to say.
         kept_step: Step of the weights that the network was left with.
+
+    Example: that of `train`.
     """
 
     rows: list[dict[str, float]] = field(default_factory=list)

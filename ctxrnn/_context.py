@@ -18,6 +18,17 @@ class Contexts:
     Attributes:
         excitability: c^e, (trial, context), or (trial, time, context) where it varies in time.
         synaptic: c^s, likewise.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn import CTRNN, Contexts
+        >>> network = CTRNN(inputs=3, units=8, outputs=2, modulation="es-add-sym", contexts=2)
+        >>> go, anti = torch.eye(2).split(1)  # (1, context) each
+        >>> circuit = network.circuit(Contexts(excitability=go, synaptic=anti))
+        >>> torch.equal(circuit.current, network.circuit(go).current)
+        True
+        >>> torch.equal(circuit.dense_weight(), network.circuit(anti).dense_weight())
+        True
     """
 
     excitability: Tensor
@@ -86,6 +97,18 @@ def filter_context(
 
     Returns:
         The filtered context; (trial, context) where it does not vary.
+
+    Raises:
+        ValueError: If tau is negative, `initial` is of another shape, or `steps` is missing.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn import filter_context
+        >>> context = torch.ones(1, 101, 1)
+        >>> context[:, 0] = 0  # off at first, then on for 100 steps of 1 ms
+        >>> seen = filter_context(context, tau=100.0, dt=1.0)
+        >>> round(seen[0, -1, 0].item(), 3)  # 1 - 1 / e after one time constant
+        0.632
     """
     check_not_negative("tau of a context filter", tau, "ms")
     if tau == 0 or (context.ndim == 2 and initial is None):

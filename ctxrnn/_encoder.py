@@ -43,6 +43,16 @@ class ContextEncoder(nn.Module):
         A_c: (context, input) or, with a hidden layer, (context, hidden).
         a_c: (context,), 0 at first.
         A_h: (context, unit), or None.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn import ContextEncoder
+        >>> encoder = ContextEncoder(inputs=10, contexts=4)
+        >>> context = encoder(torch.randn(100, 5, 10))  # 100 steps of 5 sequences
+        >>> context.shape
+        torch.Size([100, 5, 4])
+        >>> torch.allclose(context.sum(-1), torch.ones(100, 5))  # softmax: contexts compete
+        True
     """
 
     A_h: Tensor | None

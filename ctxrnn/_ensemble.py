@@ -33,7 +33,19 @@ class Ensemble(nn.Module):
         networks: The members; the ensemble trains these very networks.
 
     Raises:
+        TypeError: If a member is not a `CTRNN`.
         ValueError: If there is none, one is named twice, or they differ in device or type.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn import Ensemble
+        >>> members = [{"units": 32, "modulation": "e-add"}, {"units": 48, "modulation": "s-sym"}]
+        >>> ensemble = Ensemble.of(inputs=3, outputs=2, members=members, contexts=4)
+        >>> stimulus, context = torch.randn(4, 50, 3), torch.eye(4)
+        >>> runs = ensemble(stimulus, context, generator=0)
+        >>> alone = ensemble[1](stimulus, context, generator=0)
+        >>> torch.equal(runs[1].outputs, alone.outputs)  # a member does what it does alone
+        True
     """
 
     def __init__(self, networks: Sequence[CTRNN]) -> None:

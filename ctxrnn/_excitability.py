@@ -19,7 +19,9 @@ from ctxrnn._share import On, check_on, normal_on, spread, units_on
 
 
 class Drive(AbstractModulation):
-    """Additive drive of the neurons, a rule input: current + E c (`e-add`, `e-rankR`).
+    """Additive drive of the neurons: current + E c (`e-add`, `e-rankR`).
+
+    `e-add` is the rule input of Yang et al. (2019).
 
     Args:
         units: N.
@@ -28,6 +30,15 @@ class Drive(AbstractModulation):
         sd: Standard deviation of the initial entries of E.
         on: Fraction of the units that it acts on, the first ones, or (first, stop); None for all.
         seed: Seed or generator of the initial values.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn import CTRNN, Drive
+        >>> drive = Drive(units=8, contexts=2)
+        >>> network = CTRNN(inputs=3, units=8, outputs=1, modulation=drive)
+        >>> circuit = network.circuit(torch.tensor([[0.0, 1.0]]))
+        >>> torch.equal(circuit.current[0], network.bias + drive.E[:, 1])  # b + E c
+        True
     """
 
     pathway = "excitability"
@@ -78,6 +89,17 @@ class Threshold(AbstractModulation):
         sd: Standard deviation of the initial entries of Theta, (unit, context).
         on: Fraction of the units that it acts on, the first ones, or (first, stop); None for all.
         seed: Seed or generator of the initial values.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn import CTRNN, Threshold
+        >>> threshold = Threshold(units=1, contexts=1)
+        >>> _ = torch.nn.init.ones_(threshold.Theta)
+        >>> network = CTRNN(1, 1, 1, modulation=threshold, nonlinearity="relu")
+        >>> circuit = network.circuit(torch.tensor([[0.0], [1.0], [2.0]]))
+        >>> x = torch.full((3, 1), 1.5)
+        >>> network.rates(circuit, x).flatten().tolist()  # max(x - Theta c, 0)
+        [1.5, 0.5, 0.0]
     """
 
     pathway = "excitability"
@@ -119,6 +141,17 @@ class Gain(AbstractModulation):
         sd: Standard deviation of the initial entries of Gamma, (unit, context).
         on: Fraction of the units that it acts on, the first ones, or (first, stop); None for all.
         seed: Seed or generator of the initial values.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn import CTRNN, Gain
+        >>> gain = Gain(units=1, contexts=1)
+        >>> _ = torch.nn.init.ones_(gain.Gamma)
+        >>> network = CTRNN(1, 1, 1, modulation=gain, nonlinearity="relu")
+        >>> circuit = network.circuit(torch.tensor([[0.0], [1.0]]))
+        >>> x = torch.full((2, 1), 1.5)
+        >>> network.rates(circuit, x).flatten().tolist()  # G = 1, then 1 + 1
+        [1.5, 3.0]
     """
 
     pathway = "excitability"

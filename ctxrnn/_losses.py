@@ -46,6 +46,19 @@ def cross_entropy(outputs: Tensor, batch: TrialBatch) -> Tensor:
 
     Returns:
         The loss, a scalar in nats.
+
+    Raises:
+        TypeError: If the targets are not classes.
+        ValueError: If shapes do not fit, or the mask is zero everywhere.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn import cross_entropy
+        >>> from ctxrnn.tasks import task_set
+        >>> batch = task_set("go", ring=8).sample(4, generator=0)  # fixate, or one of 8 directions
+        >>> undecided = torch.zeros(*batch.targets.shape, 9)
+        >>> round(cross_entropy(undecided, batch).item(), 3)  # log 9
+        2.197
     """
     _check(outputs, batch, classes=True)
     logits, classes = outputs.flatten(0, 1), batch.targets.flatten()
@@ -62,13 +75,39 @@ def squared_error(outputs: Tensor, batch: TrialBatch) -> Tensor:
 
     Returns:
         The loss, a scalar: the mean over outputs of the squared difference.
+
+    Raises:
+        TypeError: If the targets are classes.
+        ValueError: If shapes do not fit, or the mask is zero everywhere.
+
+    Example:
+        >>> from ctxrnn import squared_error
+        >>> from ctxrnn.tasks import task_set
+        >>> batch = task_set("go", encoding="vector").sample(4, generator=0)
+        >>> batch.targets.shape[-1]  # fixation, sine, cosine
+        3
+        >>> round(squared_error(batch.targets + 0.5, batch).item(), 3)
+        0.25
     """
     _check(outputs, batch, classes=False)
     return _average_by_task((outputs - batch.targets).square().mean(-1), batch)
 
 
 def task_loss(outputs: Tensor, batch: TrialBatch) -> Tensor:
-    """Return `cross_entropy` where the targets are classes, `squared_error` where they are not."""
+    """Return `cross_entropy` where the targets are classes, `squared_error` where they are not.
+
+    Args:
+        outputs: (trial, time, output).
+        batch: Its targets say which loss it is.
+
+    Example:
+        >>> from ctxrnn import squared_error, task_loss
+        >>> from ctxrnn.tasks import task_set
+        >>> batch = task_set("go", encoding="vector").sample(4, generator=0)
+        >>> outputs = batch.targets + 0.5
+        >>> task_loss(outputs, batch) == squared_error(outputs, batch)
+        tensor(True)
+    """
     if batch.targets.is_floating_point():
         return squared_error(outputs, batch)
     return cross_entropy(outputs, batch)

@@ -26,6 +26,17 @@ class ModulatedState(NamedTuple):
         hidden: r of every layer, (layer, sequence, unit).
         excitability: Filtered c^e, (layer, sequence, context); None where it is not filtered.
         synaptic: Filtered c^s, likewise.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn import ModulatedRNN
+        >>> layer = ModulatedRNN(10, 32, modulation="e-gain", contexts=4, tau_e=20.0)
+        >>> sequences = torch.randn(100, 5, 10)  # (time, sequence, input)
+        >>> _, state = layer(sequences[:60])
+        >>> state.hidden.shape, state.excitability.shape
+        (torch.Size([1, 5, 32]), torch.Size([1, 5, 4]))
+        >>> torch.allclose(layer(sequences[60:], state)[0], layer(sequences)[0][60:], atol=1e-5)
+        True
     """
 
     hidden: Tensor
@@ -46,6 +57,17 @@ class ModulatedTrace(NamedTuple):
             layer without pathways.
         contexts: The same as the pathways saw it, filtered.
         state: The state after the last step.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn import ModulatedRNN
+        >>> layer = ModulatedRNN(10, 32, modulation="e-gain", contexts=4, tau_e=20.0)
+        >>> trace = layer.trace(torch.randn(100, 5, 10))
+        >>> inferred, seen = trace.inferred[0], trace.contexts[0].excitability
+        >>> inferred.shape
+        torch.Size([100, 5, 4])
+        >>> bool(seen.std(0).mean() < inferred.std(0).mean())  # the filter smooths it
+        True
     """
 
     rates: tuple[Tensor, ...]
@@ -103,6 +125,18 @@ class ModulatedRNN(nn.Module):
 
     Raises:
         ValueError: For arguments out of range; unknown names list the known ones.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn import ModulatedRNN
+        >>> layer = ModulatedRNN(10, 32, modulation="e-gain", contexts=4)
+        >>> sequences = torch.randn(100, 5, 10)  # (time, sequence, input)
+        >>> layer(sequences)[0].shape
+        torch.Size([100, 5, 32])
+        >>> rnn = torch.nn.RNN(10, 32)
+        >>> neutral = ModulatedRNN.from_rnn(rnn, "e-gain", sd=0.0)
+        >>> torch.allclose(neutral(sequences)[0], rnn(sequences)[0], atol=1e-5)
+        True
     """
 
     def __init__(

@@ -26,6 +26,22 @@ class AbstractModulation(nn.Module, ABC):
         replaces_weight: Whether it brings a recurrent matrix of its own in place of the network's.
         units: N.
         contexts: K.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> import torch
+        >>> from ctxrnn import CTRNN, AbstractModulation
+        >>> class Silence(AbstractModulation):
+        ...     pathway = "excitability"
+        ...     def modulate(self, circuit, context):
+        ...         gain = 1 - context.sum(-1, keepdim=True)
+        ...         return replace(circuit, gain=gain.expand(-1, self.units))
+        ...     def config(self):
+        ...         return {"units": self.units, "contexts": self.contexts}
+        >>> network = CTRNN(inputs=3, units=8, outputs=1, modulation=Silence(8, contexts=1))
+        >>> run = network(torch.ones(2, 50, 3), torch.tensor([[0.0], [1.0]]))
+        >>> run.rates.abs().amax((1, 2)) > 0  # trials: out of this context, in it
+        tensor([ True, False])
     """
 
     pathway: ClassVar[Literal["excitability", "synaptic"]]
@@ -44,6 +60,9 @@ class AbstractModulation(nn.Module, ABC):
         Args:
             circuit: Effective parameters so far.
             context: c, (trial, context), or one for each pathway.
+
+        Raises:
+            ValueError: If the context is of another shape.
         """
         seen = getattr(Contexts.of(context), self.pathway)
         if seen.ndim != 2:
@@ -87,6 +106,19 @@ class Chain(nn.Module):
 
     Args:
         pathways: Any number of pathways of equal `units` and `contexts`.
+
+    Raises:
+        TypeError: If one is not a pathway.
+        ValueError: If they differ in `units` or `contexts`, or one that brings its own recurrent
+            matrix comes after another synaptic one.
+
+    Example:
+        >>> from ctxrnn import CTRNN, Chain, Gain, Hadamard
+        >>> gain, scaling = Gain(32, contexts=4), Hadamard(32, contexts=4, symmetric=True)
+        >>> network = CTRNN(inputs=3, units=32, outputs=2, modulation=Chain(gain, scaling))
+        >>> plain = CTRNN(inputs=3, units=32, outputs=2)
+        >>> network.parameter_count() - plain.parameter_count()  # N K for each pathway
+        256
     """
 
     def __init__(self, *pathways: AbstractModulation) -> None:

@@ -101,6 +101,17 @@ class CTRNN(nn.Module):
 
     Raises:
         ValueError: For arguments out of range; unknown names list the known ones.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn import CTRNN
+        >>> network = CTRNN(3, units=32, outputs=2, modulation="es-add-sym", contexts=4, seed=0)
+        >>> stimulus = torch.ones(2, 50, 3)  # two equal trials of 50 steps of 20 ms
+        >>> run = network(stimulus, torch.eye(4)[:2], noise=0.0)  # in two contexts
+        >>> run.rates.shape, run.outputs.shape
+        (torch.Size([2, 50, 32]), torch.Size([2, 50, 2]))
+        >>> bool((run.outputs[0] - run.outputs[1]).abs().max() > 0.1)  # the context matters
+        True
     """
 
     loop: str = "auto"

@@ -109,6 +109,17 @@ class Hadamard(AbstractModulation):
             The others have factors 0, which leaves their weights as they are, or R^-1/2 if gated,
             so that weights between two of them are scaled by sum_k c_k.
         seed: Seed or generator of the initial values.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn import CTRNN, Hadamard
+        >>> scaling = Hadamard(units=8, contexts=2, symmetric=True)
+        >>> network = CTRNN(inputs=3, units=8, outputs=1, modulation=scaling)
+        >>> circuit = network.circuit(torch.tensor([[0.0, 1.0]]))
+        >>> h = scaling.h[1, 0]
+        >>> factor = 1 + torch.outer(h, h)
+        >>> torch.allclose(circuit.dense_weight()[0], network.weight * factor, atol=1e-6)
+        True
     """
 
     pathway = "synaptic"
@@ -189,6 +200,15 @@ class Additive(AbstractModulation):
         sd: Standard deviation of the initial m and n; None for 1 / sqrt(N).
         on: Fraction of the units that it acts on, the last ones, or (first, stop); None for all.
         seed: Seed or generator of the initial values.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn import Additive, CTRNN
+        >>> pathway = Additive(units=32, contexts=4, rank=2)
+        >>> network = CTRNN(inputs=3, units=32, outputs=1, modulation=pathway)
+        >>> change = network.circuit(torch.eye(4)).dense_weight() - network.weight
+        >>> torch.linalg.matrix_rank(change, atol=1e-3).tolist()  # in each of the four contexts
+        [2, 2, 2, 2]
     """
 
     pathway = "synaptic"
@@ -242,6 +262,17 @@ class LowRank(AbstractModulation):
         g: Spread of the initial matrix at s = 1/2: its entries have standard deviation
             g / sqrt(N).
         seed: Seed or generator of the initial values.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn import CTRNN, LowRank
+        >>> pathway = LowRank(units=32, contexts=4, rank=3)
+        >>> network = CTRNN(inputs=3, units=32, outputs=1, modulation=pathway)
+        >>> weights = network.circuit(torch.eye(4)).dense_weight()
+        >>> torch.linalg.matrix_rank(weights, atol=1e-3).tolist()  # in each of the four contexts
+        [3, 3, 3, 3]
+        >>> network.weight is None  # there is no W besides
+        True
     """
 
     pathway = "synaptic"
@@ -295,6 +326,16 @@ class Masks(AbstractModulation):
             probability 1/2.
         sd: Standard deviation of the initial entries of A, (mask, context).
         seed: Seed or generator of the initial values.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn import CTRNN, Masks
+        >>> pathway = Masks(units=32, contexts=4, masks=2)
+        >>> network = CTRNN(inputs=3, units=32, outputs=1, modulation=pathway)
+        >>> weights = network.circuit(torch.eye(4)).dense_weight()
+        >>> outside = (pathway.M == 0).all(0)  # synapses that no mask holds
+        >>> torch.equal(weights[2][outside], network.weight[outside])
+        True
     """
 
     pathway = "synaptic"
@@ -349,6 +390,15 @@ class Scalar(AbstractModulation):
         contexts: K.
         sd: Standard deviation of the initial entries of f, (context,).
         seed: Seed or generator of the initial values.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn import CTRNN, Scalar
+        >>> pathway = Scalar(units=32, contexts=1)
+        >>> _ = torch.nn.init.ones_(pathway.f)
+        >>> network = CTRNN(inputs=3, units=32, outputs=1, modulation=pathway)
+        >>> torch.equal(network.circuit(torch.ones(1, 1)).dense_weight()[0], 2 * network.weight)
+        True
     """
 
     pathway = "synaptic"
@@ -381,6 +431,15 @@ class Full(AbstractModulation):
         contexts: K.
         g: The entries of each W_k start with standard deviation g / sqrt(N).
         seed: Seed or generator of the initial values.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn import CTRNN, Full
+        >>> pathway = Full(units=32, contexts=2)
+        >>> network = CTRNN(inputs=3, units=32, outputs=1, modulation=pathway)
+        >>> between = network.circuit(torch.tensor([[0.5, 0.5]])).dense_weight()[0]
+        >>> torch.allclose(between, pathway.W.mean(0), atol=1e-6)  # halfway between both matrices
+        True
     """
 
     pathway = "synaptic"

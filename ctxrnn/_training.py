@@ -46,6 +46,18 @@ def evaluate(
 
     Returns:
         Task name -> fraction of correct trials.
+
+    Raises:
+        ValueError: If tasks and network differ in dt or in their sizes.
+
+    Example:
+        >>> from ctxrnn import CTRNN, evaluate
+        >>> from ctxrnn.tasks import task_set
+        >>> tasks = task_set(["go", "anti"], dt=50, ring=8)
+        >>> network = CTRNN(tasks.inputs, 32, tasks.outputs, "e-add", contexts=2, dt=50, seed=0)
+        >>> accuracy = evaluate(network, tasks, 512, generator=0)
+        >>> {name: p < 0.3 for name, p in accuracy.items()}  # untrained, near the chance of 1 in 8
+        {'go': True, 'anti': True}
     """
     source = generator if isinstance(generator, torch.Generator) else make_generator(generator)
     return dict(tasks.accuracy(*_answers(network, tasks, trials, source)))
@@ -144,6 +156,18 @@ def train(
     Raises:
         ValueError: If the checkpoint belongs to another network or other settings.
         KeyboardInterrupt: On Ctrl-C, at the end of the step and after the checkpoint was written.
+
+    Example:
+        >>> from ctxrnn import CTRNN, TrainConfig, train
+        >>> from ctxrnn.tasks import task_set
+        >>> tasks = task_set(["go", "anti"], dt=50, ring=8)
+        >>> network = CTRNN(tasks.inputs, 32, tasks.outputs, "e-add", contexts=2, dt=50, seed=0)
+        >>> config = TrainConfig(steps=40, learning_rate=3e-3, evaluate_every=20)
+        >>> history = train(network, tasks, config, seed=0)
+        >>> [int(row["step"]) for row in history.rows], history.stopped
+        ([20, 40], 'steps')
+        >>> history.rows[-1]["loss"] < history.rows[0]["loss"]
+        True
     """
     alone = isinstance(network, CTRNN)
     if not isinstance(network, CTRNN | Ensemble):

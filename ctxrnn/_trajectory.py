@@ -16,6 +16,15 @@ class Trajectory:
         potentials: x, (trial, time, unit); in the rate form, where the state is the rate, r.
         rates: r, (trial, time, unit).
         outputs: y, (trial, time, output).
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn import CTRNN
+        >>> network = CTRNN(inputs=1, units=8, outputs=1, tau=100.0, dt=1.0, g=0.0)  # W = 0
+        >>> run = network(torch.ones(1, 1000, 1), noise=0.0)  # a constant stimulus for 1000 ms
+        >>> share = run.potentials[0, 99] / run.potentials[0, 999]
+        >>> round(share.mean().item(), 2)  # 1 - 1 / e after tau = 100 ms
+        0.63
     """
 
     potentials: Tensor

@@ -30,6 +30,23 @@ class TrialBatch:
         periods: Name of a period -> (trial, 2) int64: its first step and the one after its last;
             -1, -1 where the trial has no such period.
         conditions: Name of a condition -> (trial,) NumPy array; NaN or None where it has none.
+
+    Raises:
+        TypeError: If targets, tasks or lengths are of another type.
+        ValueError: If shapes do not fit, or lengths or tasks are out of range.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn import TrialBatch
+        >>> batch = TrialBatch(
+        ...     inputs=torch.randn(4, 50, 3), targets=torch.zeros(4, 50, dtype=torch.int64),
+        ...     mask=torch.ones(4, 50), context=torch.eye(2)[[0, 0, 1, 1]],
+        ...     task=torch.tensor([0, 0, 1, 1]), lengths=torch.tensor([50, 50, 40, 40]),
+        ...     names=("left", "right"), dt=20.0,
+        ... )
+        >>> right = batch.select(batch.task == 1)
+        >>> len(right), right.inputs.shape  # without the padding that they no longer need
+        (2, torch.Size([2, 40, 3]))
     """
 
     inputs: Tensor
@@ -166,6 +183,13 @@ def pad_trials(arrays: Sequence[np.ndarray], value: float = 0.0) -> np.ndarray:
     Raises:
         ValueError: If there is no trial, or the trials differ in more than their length, or their
             type cannot hold `value`.
+
+    Example:
+        >>> import numpy as np
+        >>> from ctxrnn import pad_trials
+        >>> pad_trials([np.array([1.0, 2.0]), np.array([3.0, 4.0, 5.0])])
+        array([[1., 2., 0.],
+               [3., 4., 5.]])
     """
     if not arrays:
         raise ValueError("a batch must hold at least one trial: got none")
