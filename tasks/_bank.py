@@ -23,6 +23,15 @@ class TrialBank(TaskSet):
     each picked trial has the distribution of a fresh one; but within one pool trials come back, and
     a network trained long on a small pool can learn its noise by heart. So evaluate on the task
     set. Memory is bounded by the pool, which is stored without padding.
+
+    Example:
+        >>> from ctxrnn.tasks import task_set
+        >>> tasks = task_set(["go", "anti"], dt=50, ring=8)
+        >>> bank = tasks.bank(100, generator=0)  # 100 trials of each task, drawn once
+        >>> len(bank.pool)
+        200
+        >>> bank.sample(64, generator=1).task.bincount().tolist()  # then picked, tasks balanced
+        [32, 32]
     """
 
     def __init__(

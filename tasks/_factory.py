@@ -104,6 +104,15 @@ def task_set(
 
     References:
         Yang et al. (2019), Nature Neuroscience 22, 297-306; neurogym 2.3.
+
+    Example:
+        >>> from ctxrnn.tasks import task_set
+        >>> tasks = task_set(["go", "anti"], dt=50, ring=8)
+        >>> tasks.inputs, tasks.outputs  # fixation and two rings; fixation and one ring
+        (17, 9)
+        >>> batch = tasks.sample(6, generator=0)
+        >>> [batch.names[k] for k in batch.task], batch.context.shape
+        (['go', 'go', 'go', 'anti', 'anti', 'anti'], torch.Size([6, 2]))
     """
     _check_settings(dt, ring, encoding, noise, response_grace)
     if env_options.get("timing") is not None:

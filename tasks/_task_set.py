@@ -52,6 +52,16 @@ class TaskSet:
         kind: "class" (targets are classes), "vector" (fixation, sine, cosine) or "regression".
         inputs: Channels of the stimulus.
         outputs: Channels of the output.
+
+    Example:
+        >>> from torch.nn.functional import one_hot
+        >>> from ctxrnn.tasks import task_set
+        >>> tasks = task_set(["go", "anti"], dt=50, ring=8)
+        >>> batch = tasks.sample(64, generator=0)
+        >>> tasks.accuracy(one_hot(batch.targets, 9).float(), batch)  # of a perfect network
+        {'go': 1.0, 'anti': 1.0}
+        >>> tasks.chance
+        {'go': 0.125, 'anti': 0.125}
     """
 
     def __init__(

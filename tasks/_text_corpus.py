@@ -37,6 +37,20 @@ class TextCorpus:
         entropy_rate: Of the source that a text was drawn from, in bits per character: what no model
             goes below on average; None for texts of people.
         options: What it was made with, for records.
+
+    Raises:
+        ValueError: If the alphabet is not one of single characters, or splits do not fit it.
+
+    Example:
+        >>> from ctxrnn.tasks import text_corpus
+        >>> corpus = text_corpus("words", characters=20_000)
+        >>> corpus.decode(corpus.encode("a text"))
+        'a text'
+        >>> inputs, targets = next(corpus.windows("train", batch=4, length=50))
+        >>> bool((inputs[1:] == targets[:-1]).all())  # a target is the next input
+        True
+        >>> corpus.entropy_rate < corpus.bigram_bits("test") < corpus.unigram_bits("test")
+        True
     """
 
     name: str

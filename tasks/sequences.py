@@ -36,6 +36,15 @@ class SequenceSet:
         splits: Rows of "train", "validation" and "test", disjoint.
         standardise: Whether values have the mean 0 and the variance 1 of the training images.
         permutation: Seed of `order`, for records.
+
+    Example:
+        >>> from ctxrnn.tasks import sequence_set
+        >>> digits = sequence_set("digits", reading="pixels", permutation=0)
+        >>> digits.title, digits.steps, digits.features, len(digits.classes)
+        ('digits, permuted pixels', 64, 1, 10)
+        >>> batch = digits.read(digits.rows("train")[:32])
+        >>> batch.shape
+        torch.Size([32, 64, 1])
     """
 
     images: ImageSet
@@ -177,6 +186,15 @@ def sequence_set(
     Raises:
         ValueError: If a name or option is unknown, or the images have attributes.
         FileNotFoundError: If files are missing.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn.tasks import sequence_set
+        >>> rows, columns = (sequence_set("digits", reading=name) for name in ("rows", "columns"))
+        >>> rows.read([0]).shape  # (image, time, feature)
+        torch.Size([1, 8, 8])
+        >>> torch.equal(rows.read([0]), columns.read([0]).mT)
+        True
     """
     if reading not in READINGS:
         raise unknown_name("reading", reading, READINGS)

