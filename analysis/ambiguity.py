@@ -58,6 +58,20 @@ def mixed_context(context: torch.Tensor, other: torch.Tensor, level: float) -> t
         context: e_k, (trial, context).
         other: Index j of the other task, (trial,) int64.
         level: lambda, in [0, 1].
+
+    Returns:
+        (1 - lambda) e_k + lambda e_j, (trial, context).
+
+    Raises:
+        ValueError: If the level lies outside [0, 1].
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn.analysis import mixed_context
+        >>> context = torch.eye(3)[[0, 0]]  # two trials of task 0
+        >>> mixed_context(context, torch.tensor([1, 2]), 0.25)
+        tensor([[0.7500, 0.2500, 0.0000],
+                [0.7500, 0.0000, 0.2500]])
     """
     check_fraction("level", level)
     foreign = torch.nn.functional.one_hot(other, context.shape[-1]).to(context)
@@ -232,6 +246,21 @@ def ambiguity_sweep(
 
     Raises:
         ValueError: For fewer than two tasks, levels out of range, or unknown names.
+
+    Example:
+        >>> from ctxrnn import CTRNN, TrainConfig, train
+        >>> from ctxrnn.analysis import ambiguity_sweep
+        >>> from ctxrnn.tasks import task_set
+        >>> tasks = task_set(["rtgo", "rtanti"], dt=100, ring=4)
+        >>> network = CTRNN(tasks.inputs, 16, tasks.outputs, "e-add", contexts=2, dt=100, seed=0)
+        >>> history = train(network, tasks, TrainConfig(steps=100, learning_rate=0.03), seed=0)
+        >>> sweep = ambiguity_sweep(network, tasks, levels=[0, 1], trials=20, seed=0)
+        >>> print(sweep[["task", "other", "level", "accuracy"]])  # 1: the context of the other task
+             task   other  level  accuracy
+        0    rtgo  rtanti    0.0       1.0
+        1  rtanti    rtgo    0.0       1.0
+        2    rtgo  rtanti    1.0       0.0
+        3  rtanti    rtgo    1.0       0.0
     """
     import pandas as pd
 
@@ -293,6 +322,22 @@ def ambiguity_curve(table: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         table: What `ambiguity_sweep` returned for one network.
+
+    Returns:
+        One row per level, rising: level, accuracy and normalised, both means over tasks.
+
+    Example:
+        >>> import pandas as pd
+        >>> from ctxrnn.analysis import ambiguity_curve
+        >>> sweep = pd.DataFrame({
+        ...     "task": ["go", "anti", "go", "anti"], "other": ["anti", "go", "anti", "go"],
+        ...     "level": [0.0, 0.0, 0.5, 0.5], "accuracy": [1.0, 0.8, 0.6, 0.4],
+        ...     "normalised": [1.0, 0.75, 0.5, 0.25],
+        ... })
+        >>> print(ambiguity_curve(sweep))
+           level  accuracy  normalised
+        0    0.0       0.9       0.875
+        1    0.5       0.5       0.375
     """
     by_task = table.groupby(["level", "task"], as_index=False)[["accuracy", "normalised"]].mean()
     return by_task.groupby("level", as_index=False)[["accuracy", "normalised"]].mean()
@@ -331,6 +376,20 @@ def robustness_area(
             is not 0 (`posterior`, with a = 1), give the distance from it, 1 - a.
         normalised: p~ at each level.
         upto: Upper limit; with `mix2`, 0.5 is where both contexts weigh the same.
+
+    Returns:
+        A, the mean of p~ over levels from 0 to `upto`.
+
+    Raises:
+        ValueError: If the rows differ in length, hold fewer than two numbers or some that are not
+            finite, or the levels do not run from 0 to `upto`.
+
+    Example:
+        >>> from ctxrnn.analysis import robustness_area
+        >>> robustness_area([0, 0.25, 0.5], [1.0, 1.0, 1.0])  # keeps its accuracy
+        1.0
+        >>> robustness_area([0, 0.25, 0.5], [1.0, 0.5, 0.0])  # loses it steadily
+        0.5
     """
     x, y = _curve(levels, normalised)
     if x[0] != 0 or x[-1] < upto:
@@ -353,6 +412,18 @@ def relative_area(
         levels: lambda or sigma, must include 0 and reach `upto`.
         normalised: p~ at each level.
         upto: Upper limit.
+
+    Returns:
+        The area where the clean value is 1.
+
+    Raises:
+        ValueError: As `robustness_area`.
+
+    Example:
+        >>> from ctxrnn.analysis import relative_area, robustness_area
+        >>> levels, poor = [0, 0.25, 0.5], [0.5, 0.5, 0.5]  # knows little, loses nothing
+        >>> robustness_area(levels, poor), relative_area(levels, poor)
+        (0.5, 1.0)
     """
     area = robustness_area(levels, normalised, upto=upto)
     clean = float(_curve(levels, normalised)[1, 0])
@@ -370,6 +441,18 @@ def lambda_50(
     Args:
         levels: lambda, must include 0.
         normalised: p~ at each level.
+
+    Returns:
+        The level, without unit.
+
+    Raises:
+        ValueError: If the rows differ in length, hold fewer than two numbers or some that are not
+            finite, or the levels do not start at 0.
+
+    Example:
+        >>> from ctxrnn.analysis import lambda_50
+        >>> lambda_50([0, 0.25, 0.5], [1.0, 0.75, 0.25])  # 0.5 lies between the last two
+        0.375
     """
     return critical_noise(levels, normalised, fraction=0.5)
 
@@ -388,6 +471,19 @@ def critical_noise(
         levels: sigma, or any level that is 0 where there is no corruption; must include 0.
         normalised: p~ at each level.
         fraction: In (0, 1).
+
+    Returns:
+        The level, in the unit of `levels`.
+
+    Raises:
+        ValueError: If the rows differ in length, hold fewer than two numbers or some that are not
+            finite, the levels do not start at 0, or the fraction lies outside (0, 1).
+
+    Example:
+        >>> from ctxrnn.analysis import critical_noise
+        >>> sigma = critical_noise([0, 0.5, 1.0], [1.0, 0.9, 0.7])  # 0.8 lies between the last two
+        >>> round(sigma, 6)
+        0.75
     """
     if not 0 < check_number("fraction", fraction) < 1:
         raise ValueError(f"fraction must lie in (0, 1): got {fraction}")

@@ -52,6 +52,16 @@ def attractor_sets(points: FixedPoints) -> pd.DataFrame:
         One row per attractor: condition, kind ("point", "line", "ring", "plane": two marginal
         modes or more), points (how many), members (their numbers), dimension (median number of
         marginal modes), length (of the path, in units of the state).
+
+    Example:
+        >>> import numpy as np
+        >>> from ctxrnn.analysis import FunctionField, attractor_sets, find_fixed_points
+        >>> field = FunctionField(lambda x: x * (1 - (x**2).sum(-1, keepdim=True)), units=2)
+        >>> starts = np.random.default_rng(0).normal(size=(100, 2))
+        >>> points = find_fixed_points(field, starts=starts, between=0)
+        >>> sets = attractor_sets(points)  # all on the circle of radius 1
+        >>> sets["kind"].tolist(), sets["length"].round(1).tolist()
+        (['ring'], [6.3])
     """
     import pandas as pd
 

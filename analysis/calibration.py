@@ -56,6 +56,16 @@ def reliability_table(
     Raises:
         ValueError: If shapes do not fit, there is no image, probabilities lie outside [0, 1], those
             of classes do not add up to 1, or labels are unknown.
+
+    Example:
+        >>> from ctxrnn.analysis import reliability_table
+        >>> forecasts = [0.8] * 10 + [0.3] * 10
+        >>> labels = [1] * 8 + [0] * 2 + [1] + [0] * 9  # 8 of the first ten, 1 of the others
+        >>> table = reliability_table(forecasts, labels, kind="positive", bins=2)
+        >>> print(table[["low", "high", "count", "confidence", "accuracy"]].round(2))
+           low  high  count  confidence  accuracy
+        0  0.0   0.5     10         0.3       0.1
+        1  0.5   1.0     10         0.8       0.8
     """
     import pandas as pd
 
@@ -99,6 +109,20 @@ def calibration_error(
         labels: Likewise.
         kind: Likewise.
         bins: Number of bins.
+
+    Returns:
+        ECE, between 0 and 1.
+
+    Raises:
+        ValueError: As `reliability_table`.
+
+    Example:
+        >>> from ctxrnn.analysis import calibration_error
+        >>> forecasts = [0.8] * 10
+        >>> round(calibration_error(forecasts, [1] * 8 + [0] * 2, kind="positive"), 6)
+        0.0
+        >>> round(calibration_error(forecasts, [1] * 5 + [0] * 5, kind="positive"), 6)
+        0.3
     """
     table = reliability_table(probabilities, labels, kind=kind, bins=bins)
     gaps = (table["accuracy"] - table["confidence"]).abs() * table["count"]
@@ -114,6 +138,17 @@ def brier_score(probabilities: Values, labels: Values) -> float:
     Args:
         probabilities: (image, attribute) or (image, class).
         labels: 0 or 1, (image, attribute), or numbers of classes, (image,).
+
+    Returns:
+        The score: 0 is best; forecasts of 1/2 of an attribute have 1/4.
+
+    Raises:
+        ValueError: As `reliability_table`.
+
+    Example:
+        >>> from ctxrnn.analysis import brier_score
+        >>> round(brier_score([0.9, 0.2], [1, 0]), 6)  # (0.01 + 0.04) / 2
+        0.025
     """
     if _of_classes(probabilities, labels):
         p, y = _class_probabilities(probabilities, labels)
@@ -128,6 +163,20 @@ def negative_log_likelihood(logits: Values, labels: Values) -> float:
     Args:
         logits: (image, attribute) or (image, class); of classes that are ruled out -inf.
         labels: 0 or 1, (image, attribute), or numbers of classes, (image,).
+
+    Returns:
+        Nats per image (and attribute).
+
+    Raises:
+        ValueError: If shapes do not fit, there is no image, a logit is NaN, or that of an image's
+            own class is not finite.
+
+    Example:
+        >>> from ctxrnn.analysis import negative_log_likelihood
+        >>> round(negative_log_likelihood([[0.0, 0.0, 0.0, 0.0]], [2]), 3)  # log 4: a blind guess
+        1.386
+        >>> round(negative_log_likelihood([[0.0, 0.0, 9.0, 0.0]], [2]), 3)  # right, and sure
+        0.0
     """
     return _likelihood(logits, labels)[0](1.0)
 
@@ -142,6 +191,8 @@ class Temperature:
         after: The same at T; never larger.
         at_limit: Whether T is at an end of [0.001, 1000]: all decisions are right, so that T goes
             to 0, or logits tell nothing, so that T goes to infinity.
+
+    Example: that of `fit_temperature`.
     """
 
     value: float
@@ -168,6 +219,19 @@ def fit_temperature(logits: Values, labels: Values) -> Temperature:
     Args:
         logits: z, (image, attribute) or (image, class); of classes that are ruled out -inf.
         labels: 0 or 1, (image, attribute), or numbers of classes, (image,).
+
+    Raises:
+        ValueError: As `negative_log_likelihood`.
+
+    Example:
+        >>> import numpy as np
+        >>> from ctxrnn.analysis import fit_temperature
+        >>> logits = np.full(4, 2 * np.log(3))  # a probability of 0.9, but only 3 of 4 are right
+        >>> temperature = fit_temperature(logits, [1, 1, 1, 0])
+        >>> round(temperature.value, 3)
+        2.0
+        >>> (1 / (1 + np.exp(-temperature.scale(logits)))).round(3).tolist()
+        [0.75, 0.75, 0.75, 0.75]
     """
     loss, slope = _likelihood(logits, labels)
     low, high = BETA

@@ -79,6 +79,21 @@ def choice_shares(
     Raises:
         ValueError: If no two tasks are twins, levels are out of range, or a name is unknown.
         TypeError: If the tasks cannot tell what other tasks want.
+
+    Example:
+        >>> from ctxrnn import CTRNN, TrainConfig, train
+        >>> from ctxrnn.analysis import choice_shares
+        >>> from ctxrnn.tasks import task_set
+        >>> tasks = task_set(["rtgo", "rtanti"], dt=100, ring=4)
+        >>> network = CTRNN(tasks.inputs, 16, tasks.outputs, "e-add", contexts=2, dt=100, seed=0)
+        >>> history = train(network, tasks, TrainConfig(steps=100, learning_rate=0.03), seed=0)
+        >>> shares = choice_shares(network, tasks, levels=[0, 1], trials=20, seed=0)
+        >>> print(shares[["task", "other", "level", "as_task", "as_other"]])
+             task   other  level  as_task  as_other
+        0    rtgo  rtanti    0.0      1.0       0.0
+        1    rtgo  rtanti    1.0      0.0       1.0
+        2  rtanti    rtgo    0.0      1.0       0.0
+        3  rtanti    rtgo    1.0      0.0       1.0
     """
     import pandas as pd
 
@@ -193,6 +208,17 @@ def crossing(shares: pd.DataFrame) -> pd.DataFrame:
 
     Raises:
         ValueError: If columns are missing, or levels occur twice.
+
+    Example:
+        >>> import pandas as pd
+        >>> from ctxrnn.analysis import crossing
+        >>> level = [0.0, 0.25, 0.5, 0.75, 1.0]
+        >>> for other in (level, [0, 0, 0, 1, 1]):  # a blend; the winner takes all
+        ...     shares = pd.DataFrame({"task": "go", "other": "anti", "level": level})
+        ...     shares = shares.assign(as_other=other, as_task=1 - pd.Series(other), neither=0.0)
+        ...     print(crossing(shares)[["level", "slope"]].values.tolist())
+        [[0.5, 1.0]]
+        [[0.625, 4.0]]
     """
     import pandas as pd
 
@@ -248,6 +274,22 @@ def context_effect(
 
     Returns:
         The effect, without unit; 0 if c' = c.
+
+    Raises:
+        ValueError: If the network does not move in its clean contexts, or shapes do not fit.
+
+    Example:
+        >>> from ctxrnn import CTRNN
+        >>> from ctxrnn.analysis import context_effect
+        >>> from ctxrnn.tasks import task_set
+        >>> tasks = task_set(["rtgo", "rtanti"], dt=100, ring=4)
+        >>> network = CTRNN(tasks.inputs, 8, tasks.outputs, "e-add", contexts=2, dt=100, seed=0)
+        >>> batch = tasks.sample(8, generator=0)
+        >>> other = batch.context.flip(1)  # that of the other task
+        >>> whole, half = (context_effect(network, batch, batch.context.lerp(other, share))
+        ...                for share in (1.0, 0.5))
+        >>> round(whole / half, 3)  # the drive of "e-add" is linear in the context
+        2.0
     """
     return _Field(network, batch, generator).effect(Contexts.of(context))
 
@@ -343,6 +385,16 @@ def effect_matched_levels(
 
     Raises:
         ValueError: For effects below zero, and as `ambiguity_sweep` does.
+
+    Example:
+        >>> from ctxrnn import CTRNN
+        >>> from ctxrnn.analysis import effect_matched_levels
+        >>> from ctxrnn.tasks import task_set
+        >>> tasks = task_set(["rtgo", "rtanti"], dt=100, ring=4)
+        >>> network = CTRNN(tasks.inputs, 8, tasks.outputs, "e-add", contexts=2, dt=100, seed=0)
+        >>> levels = effect_matched_levels(network, tasks, [0.0, 0.1, 0.2], seed=0)
+        >>> (levels / levels[1]).round(3).tolist()  # linear contexts: twice the noise for twice
+        [0.0, 1.0, 2.0]
     """
     wanted = np.atleast_1d(np.asarray(effects, dtype=float))
     if wanted.ndim != 1 or wanted.size == 0 or not (np.isfinite(wanted) & (wanted >= 0)).all():

@@ -35,6 +35,8 @@ class AttributeScores:
         accuracy: (attribute,).
         balanced_accuracy: Mean of recall and specificity; NaN where images are all of one class.
         thresholds: The thresholds that were used, (attribute,).
+
+    Example: that of `attribute_scores`.
     """
 
     precision: np.ndarray
@@ -69,6 +71,15 @@ def attribute_scores(
     Raises:
         ValueError: If shapes differ, there is no image, probabilities lie outside [0, 1] or labels
             are other than 0 and 1.
+
+    Example:
+        >>> from ctxrnn.analysis import attribute_scores
+        >>> probabilities, labels = [0.9, 0.8, 0.6, 0.3, 0.1], [1, 1, 0, 1, 0]
+        >>> scores = attribute_scores(probabilities, labels)  # 2 of 3 taken are right, 2 of 3 found
+        >>> scores.precision.round(3).tolist(), scores.recall.round(3).tolist()
+        ([0.667], [0.667])
+        >>> round(scores.macro()["accuracy"], 3)  # mean over attributes; here there is one
+        0.6
     """
     p, y = attribute_arrays(probabilities, labels)
     cuts = numbers(thresholds, "thresholds")
@@ -107,6 +118,19 @@ def average_precision(
         labels: 0 or 1, likewise.
         skip_undefined: Whether an attribute whose images are all of one class gives NaN instead of
             an error.
+
+    Returns:
+        (attribute,).
+
+    Raises:
+        ValueError: As `attribute_scores`; if an attribute's images are all of one class, unless
+            `skip_undefined`.
+
+    Example:
+        >>> from ctxrnn.analysis import average_precision
+        >>> probabilities, labels = [0.9, 0.8, 0.7, 0.1], [1, 0, 1, 0]
+        >>> average_precision(probabilities, labels).round(3).tolist()  # (1 / 1 + 2 / 3) / 2
+        [0.833]
     """
     from sklearn.metrics import average_precision_score
 
@@ -129,6 +153,23 @@ def tuned_thresholds(probabilities: Values, labels: Values) -> np.ndarray:
     Args:
         probabilities: (image, attribute).
         labels: 0 or 1, likewise.
+
+    Returns:
+        (attribute,).
+
+    Raises:
+        ValueError: As `attribute_scores`.
+
+    Example:
+        >>> from ctxrnn.analysis import attribute_scores, tuned_thresholds
+        >>> probabilities, labels = [0.9, 0.6, 0.4, 0.1], [1, 1, 1, 0]
+        >>> cuts = tuned_thresholds(probabilities, labels)
+        >>> cuts.tolist()
+        [0.25]
+        >>> attribute_scores(probabilities, labels).f1.round(3).tolist()  # 0.5 misses one
+        [0.8]
+        >>> attribute_scores(probabilities, labels, cuts).f1.round(3).tolist()
+        [1.0]
     """
     p, y = attribute_arrays(probabilities, labels)
     order = np.argsort(-p, axis=0, kind="stable")
@@ -158,6 +199,14 @@ def class_accuracy(scores: Values, labels: Values, *, allowed: Values | None = N
 
     Raises:
         ValueError: If shapes do not fit, there is no image, or scores are NaN.
+
+    Example:
+        >>> from ctxrnn.analysis import class_accuracy
+        >>> scores, labels = [[1.0, 2.0, 0.0], [0.0, 1.0, 3.0]], [1, 1]
+        >>> class_accuracy(scores, labels)  # the second image is taken for class 2
+        0.5
+        >>> class_accuracy(scores, labels, allowed=[1, 1, 0])  # a choice between classes 0 and 1
+        1.0
     """
     z, y = class_arrays(scores, labels, "scores")
     if allowed is None:
@@ -194,6 +243,16 @@ def first_reached(steps: Values, values: Values, reference: float, share: float 
 
     Returns:
         The step, or NaN where the curve does not reach it.
+
+    Raises:
+        ValueError: If the rows differ in length, steps do not rise, or the reference is not
+            positive.
+
+    Example:
+        >>> from ctxrnn.analysis import first_reached
+        >>> steps, f1 = [0, 100, 200, 300], [0.1, 0.5, 0.58, 0.6]
+        >>> first_reached(steps, f1, reference=0.6)  # 0.95 of it is 0.57
+        200.0
     """
     x, y = _curve(steps, values)
     check_positive("reference", reference)
@@ -214,8 +273,17 @@ def early_area(epochs: Values, values: Values, until: float = 3.0) -> float:
         values: Validation f1 at each.
         until: Last epoch of the area.
 
+    Returns:
+        The area, f1 times epochs.
+
     Raises:
         ValueError: If the curve does not begin at 0 or ends before `until`.
+
+    Example:
+        >>> from ctxrnn.analysis import early_area
+        >>> epochs, f1 = [0, 1, 2, 3], [0.0, 0.6, 0.6, 0.6]
+        >>> round(early_area(epochs, f1), 6)  # 0.3 in the first epoch, 0.6 in each of the others
+        1.5
     """
     x, y = _curve(epochs, values)
     check_positive("until", until)
