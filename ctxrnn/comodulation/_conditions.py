@@ -38,6 +38,15 @@ class Condition:
 
     Raises:
         ValueError: For an unknown part or gain, or where no gradient would reach what is trained.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> from ctxrnn.comodulation import condition
+        >>> comod = condition("comod")
+        >>> comod.trained, comod.mu, comod.gain
+        (('controller',), 1.0, 'noise')
+        >>> replace(comod, name="strong", mu=2.0).stochastic  # a condition of one's own
+        True
     """
 
     name: str
@@ -135,7 +144,21 @@ CONDITIONS: dict[str, Condition] = {
 
 
 def condition(name: str) -> Condition:
-    """Return a condition by its name."""
+    """Return a condition by its name.
+
+    Args:
+        name: One of `CONDITIONS`.
+
+    Raises:
+        ValueError: For an unknown name.
+
+    Example:
+        >>> from ctxrnn.comodulation import condition
+        >>> condition("attention").meaning
+        'couplings tuned, modulator at its mean: a deterministic gain'
+        >>> condition("attention").stochastic, condition("comod").stochastic
+        (False, True)
+    """
     if name not in CONDITIONS:
         raise unknown_name("condition", name, CONDITIONS)
     return CONDITIONS[name]
@@ -165,6 +188,15 @@ class ModulationConfig:
             condition's own.
         gain_grad: Whether the gradient goes through a gain that comes from noise ("through"), or
             the gain is a running mean ("detached"); None for the condition's own.
+
+    Raises:
+        ValueError: If a setting is unknown or out of range.
+
+    Example:
+        >>> from ctxrnn.comodulation import ModulationConfig, condition
+        >>> config = ModulationConfig(mu=2.0, sigma=0.2)
+        >>> condition("attention").mu, config.applied(condition("attention")).mu
+        (1.0, 2.0)
     """
 
     gain_form: Literal["exp", "linear"] = "exp"

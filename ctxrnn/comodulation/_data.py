@@ -40,6 +40,16 @@ class Examples:
 
     Raises:
         ValueError: If there are not as many labels, contexts or rows as inputs.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn.comodulation import Examples
+        >>> from ctxrnn.tasks import image_set
+        >>> digits = image_set("digits")
+        >>> rows = digits.rows("train")
+        >>> train = Examples(digits, torch.tensor(digits.labels[rows]), rows=rows)
+        >>> len(train), train.read(torch.arange(16)).shape
+        (1077, torch.Size([16, 1, 8, 8]))
     """
 
     inputs: Any

@@ -26,6 +26,17 @@ def preferred_sign(trials: CountTrials) -> Tensor:
 
     Args:
         trials: A handful of labelled trials, of both stimuli.
+
+    Raises:
+        ValueError: If a stimulus is missing.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn.comodulation import CountTrials, preferred_sign
+        >>> counts = torch.tensor([[5.0, 1.0, 2.0], [1.0, 4.0, 2.0]])  # (trial, neuron)
+        >>> labelled = CountTrials(counts, modulator=torch.zeros(2), stimulus=torch.tensor([1, 2]))
+        >>> preferred_sign(labelled).tolist()
+        [1.0, -1.0, 0.0]
     """
     means = []
     for stimulus in (1, 2):
@@ -47,6 +58,17 @@ class CountDecoder:
         weights: v, (neuron,).
         threshold: "none" (0), "fixed", -sum_n (lambda_n(1) - lambda_n(2)), or "aware", the same
             with each neuron's gain in the trial as a factor.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn.comodulation import CountDecoder, CountTrials, EncodingModel
+        >>> from ctxrnn.comodulation import decoder_margins
+        >>> rates = torch.tensor([[6.0, 2.0], [2.0, 2.0]])  # (stimulus, neuron)
+        >>> model = EncodingModel(rates, couplings=torch.ones(2), sigma=0.5)
+        >>> decoder = CountDecoder(weights=torch.tensor([1.0, 0.0]), threshold="fixed")
+        >>> trials = CountTrials(rates, torch.zeros(2), torch.tensor([1, 2]))  # the mean counts
+        >>> decoder_margins(model, [decoder], trials).tolist()  # count of the first neuron less 4
+        [[2.0, -2.0]]
     """
 
     weights: Tensor
@@ -66,6 +88,19 @@ def decoder_margins(
         model: The population, whose mean counts and gains are in the thresholds.
         decoders: The decoders.
         trials: The trials.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn.comodulation import EncodingConfig, decoder_accuracies, decoder_margins
+        >>> from ctxrnn.comodulation import make_count_decoder, make_encoding_model
+        >>> model = make_encoding_model(EncodingConfig())
+        >>> trials = model.draw(2000, torch.Generator(), balanced=True)
+        >>> decoders = [make_count_decoder(name, model) for name in ("ml", "ml-aware")]
+        >>> margins = decoder_margins(model, decoders, trials)
+        >>> margins.shape
+        torch.Size([2, 2000])
+        >>> decoder_accuracies(margins, trials.stimulus).diff() > 0  # to know the modulator helps
+        tensor([True])
     """
     gap = model.rates[0] - model.rates[1]
     thresholds = {"none": torch.zeros(()), "fixed": -gap.sum()}
@@ -90,6 +125,13 @@ def decoder_accuracies(margins: Tensor, stimulus: Tensor) -> Tensor:
 
     Returns:
         (decoder,).
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn.comodulation import decoder_accuracies
+        >>> margins = torch.tensor([[2.0, -1.0, 3.0, -2.0], [-1.0, -1.0, 1.0, 1.0]])
+        >>> decoder_accuracies(margins, stimulus=torch.tensor([1, 2, 1, 2])).tolist()
+        [1.0, 0.5]
     """
     return ((margins > 0) == (stimulus == 1)).double().mean(dim=-1)
 
@@ -118,6 +160,14 @@ def make_count_decoder(
 
     Raises:
         ValueError: For an unknown name, or if what it needs is missing or of another shape.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn.comodulation import EncodingConfig, make_count_decoder, make_encoding_model
+        >>> model = make_encoding_model(EncodingConfig(neurons=5, informative=2))
+        >>> decoder = make_count_decoder("sign-only", model, sign=model.d.sign())
+        >>> decoder.weights.ne(0).tolist()  # two neurons are informative
+        [True, True, False, False, False]
     """
     if name not in COUNT_DECODERS:
         raise unknown_name("decoder", name, COUNT_DECODERS)
@@ -157,6 +207,21 @@ def count_decoders(
         model: The population.
         learning: T trials whose stimuli nobody knows, for w-hat and mean counts.
         labelled: A handful of labelled trials, for the signs.
+
+    Returns:
+        Name -> decoder, in the order of `COUNT_DECODERS`.
+
+    Raises:
+        ValueError: If a stimulus is missing among the labelled trials.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn.comodulation import EncodingConfig, count_decoders, make_encoding_model
+        >>> model, source = make_encoding_model(EncodingConfig()), torch.Generator()
+        >>> learning = model.draw(500, source)  # their stimuli are not used
+        >>> labelled = model.draw(10, source, balanced=True)
+        >>> list(count_decoders(model, learning, labelled))
+        ['ml', 'ml-aware', 'modulator-guided', 'rate-guided', 'sign-only']
     """
     sign = preferred_sign(labelled)
     w = estimate_coupling(learning.counts, learning.modulator, model.mean_rates, model.sigma)

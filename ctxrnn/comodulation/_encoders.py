@@ -37,6 +37,15 @@ class EncoderConfig:
         channels: Channels of the images.
         normalised: Whether images are centred and scaled as ImageNet's weights expect; None where
             these are the weights.
+
+    Raises:
+        ValueError: If a name is unknown, or no block lies above the modulated layer where `skips`
+            speaks of those.
+
+    Example:
+        >>> from ctxrnn.comodulation import EncoderConfig
+        >>> EncoderConfig("small").modulated  # the last layer, unless another is named
+        'layer3'
     """
 
     kind: str = "resnet18"
@@ -92,6 +101,8 @@ class Encoder(nn.Module):
         layers: The layers in order, name -> module.
         layer: Name of the modulated one.
         normalised: Whether images are centred and scaled as torchvision's weights expect.
+
+    Example: that of `make_encoder`.
     """
 
     def __init__(
@@ -218,10 +229,25 @@ _BUILDERS: dict[str, Callable[[EncoderConfig], tuple[nn.Module, dict[str, nn.Mod
 def make_encoder(config: EncoderConfig, *, seed: int = 0) -> Encoder:
     """Build an encoder; its initial weights depend on the seed alone.
 
+    Args:
+        config: Which encoder.
+        seed: Seed of the initial weights.
+
     Raises:
         ImportError: If torchvision is needed and not installed.
         FileNotFoundError: If weights are named that are not there.
         CheckpointError: If their file is damaged, or holds another network's.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn.comodulation import EncoderConfig, make_encoder
+        >>> encoder = make_encoder(EncoderConfig("small", layer="layer2", channels=1)).eval()
+        >>> images = torch.rand(4, 1, 28, 28)
+        >>> h = encoder.below(images)  # channels of layer2, which can be modulated
+        >>> h.shape, encoder.above(h).shape
+        (torch.Size([4, 32, 14, 14]), torch.Size([4, 64]))
+        >>> torch.equal(encoder.above(h), encoder(images))
+        True
     """
     # torch's initialisations draw from its global generator.
     with torch.random.fork_rng(devices=[]):

@@ -35,6 +35,15 @@ class EncodingConfig:
         difference: Standard deviation of d over informative neurons.
         coupling_noise: Standard deviation of the noise in w.
         sigma: Standard deviation of the modulator.
+
+    Raises:
+        ValueError: If a number is out of range.
+
+    Example:
+        >>> from ctxrnn.comodulation import EncodingConfig, make_encoding_model
+        >>> config = EncodingConfig(neurons=50, informative=5)
+        >>> int((make_encoding_model(config).d != 0).sum())
+        5
     """
 
     neurons: int = 100
@@ -66,6 +75,14 @@ class CountTrials:
         counts: k, (trial, neuron).
         modulator: m, (trial,).
         stimulus: s, 1 or 2, (trial,).
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn.comodulation import EncodingConfig, make_encoding_model
+        >>> model = make_encoding_model(EncodingConfig(neurons=50))
+        >>> trials = model.draw(200, torch.Generator())
+        >>> trials.counts.shape, trials.first(20).counts.shape
+        (torch.Size([200, 50]), torch.Size([20, 50]))
     """
 
     counts: Tensor
@@ -80,6 +97,10 @@ class CountTrials:
 class EncodingModel:
     """Neurons with mean counts in two stimuli and couplings to one modulator.
 
+        k_n ~ Poisson(lambda_n(s) exp(w_n m - sigma^2 w_n^2 / 2)),   m ~ N(0, sigma^2)
+
+    After Haimerl et al. (2019), NeurIPS.
+
     Args:
         rates: lambda, mean counts per trial, (2, neuron).
         couplings: w, (neuron,).
@@ -87,6 +108,16 @@ class EncodingModel:
 
     Raises:
         ValueError: If shapes do not fit, rates are not positive or couplings negative.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn.comodulation import EncodingModel
+        >>> rates = torch.tensor([[4.0, 1.0], [1.0, 1.0]])  # (stimulus, neuron), counts per trial
+        >>> model = EncodingModel(rates, couplings=torch.tensor([1.0, 0.0]), sigma=0.5)
+        >>> model.d.round(decimals=2).tolist()  # log 4: the first neuron tells the stimuli apart
+        [1.39, 0.0]
+        >>> model.gains(torch.tensor([0.5])).round(decimals=2).tolist()  # and follows the modulator
+        [[1.45, 1.0]]
     """
 
     def __init__(self, rates: Tensor, couplings: Tensor, sigma: float) -> None:
@@ -150,6 +181,14 @@ def make_encoding_model(config: EncodingConfig, seed: int | torch.Generator = 0)
     Args:
         config: The population.
         seed: Seed or generator. Populations of one seed share their first neurons.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn.comodulation import EncodingConfig, make_encoding_model
+        >>> config = EncodingConfig(neurons=20, informative=5, coupling_noise=0.0)
+        >>> model = make_encoding_model(config)
+        >>> torch.allclose(model.couplings, model.d.abs())  # w = |d| without noise
+        True
     """
     source = make_generator(seed, "encoding")
     # Of a size that is no multiple of 16 the generator would draw the last numbers otherwise.
@@ -179,6 +218,19 @@ def estimate_coupling(
 
     Returns:
         (neuron,).
+
+    Raises:
+        ValueError: If shapes do not fit or sigma is not positive.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn.comodulation import EncodingModel, estimate_coupling
+        >>> couplings = torch.tensor([0.2, 0.5, 1.0])
+        >>> model = EncodingModel(torch.full((2, 3), 5.0), couplings, sigma=0.5)
+        >>> trials = model.draw(100_000, torch.Generator())
+        >>> w = estimate_coupling(trials.counts, trials.modulator, model.mean_rates, model.sigma)
+        >>> w.round(decimals=1).tolist()
+        [0.2, 0.5, 1.0]
     """
     check_positive("sigma", sigma)
     if counts.ndim != 2 or not len(counts) or modulator.shape != counts.shape[:1]:
@@ -196,6 +248,17 @@ def coupling_variance(model: EncodingModel) -> Tensor:
             + (sigma^2 w^2 + 1) / (mean[lambda] sigma^2) - w^2,
 
     means over both stimuli, which are equally likely.
+
+    Raises:
+        ValueError: If the model has no modulator, sigma = 0.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn.comodulation import EncodingModel, coupling_variance
+        >>> rates = torch.tensor([[1.0, 10.0], [1.0, 10.0]])
+        >>> model = EncodingModel(rates, couplings=torch.zeros(2), sigma=0.5)
+        >>> coupling_variance(model).tolist()  # at w = 0: (1 + 1 / rate) / sigma^2
+        [8.0, 4.4]
     """
     check_positive("sigma", model.sigma)
     variance, w2 = model.sigma**2, model.couplings**2

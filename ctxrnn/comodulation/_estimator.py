@@ -52,6 +52,21 @@ def draw_modulator(
         draws: Number of draws of "single".
         center: Mean.
         shuffled: Whether the labels are permuted across all draws, context by context.
+
+    Returns:
+        `m`, (draw, image, context), and `labels` of the same shape: m less its mean, or permuted.
+
+    Raises:
+        ValueError: If sigma is not positive.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn.comodulation import draw_modulator
+        >>> draws = draw_modulator(images=100, contexts=3, sigma=0.1, generator=torch.Generator())
+        >>> draws.m.shape  # (draw, image, context)
+        torch.Size([2, 100, 3])
+        >>> torch.equal(draws.m[1], -draws.m[0])
+        True
     """
     check_positive("sigma", sigma)
     rows = draws if axis == "single" else images
@@ -80,6 +95,17 @@ class Covariance:
         units: H.
         sigma: Standard deviation of m.
         device: Where the sums are.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn.comodulation import Covariance, draw_modulator
+        >>> draws = draw_modulator(1000, 1, sigma=0.1, generator=torch.Generator())
+        >>> m = draws.m[..., None]  # (draw, image, context, 1)
+        >>> activity = torch.cat([1 + 3 * m, 1 + m, 1 - m], dim=-1)  # three units
+        >>> sums = Covariance(contexts=1, units=3, sigma=0.1)
+        >>> sums.add(activity, draws.labels, rest=torch.ones(1000, 3))
+        >>> sums.gain().round(decimals=3).tolist()  # 3 : 1 : 0, of mean one
+        [[2.25, 0.75, 0.0]]
     """
 
     def __init__(
@@ -137,8 +163,17 @@ def rectified_gain(q: Tensor, resting: Tensor, where: str = "the noise pass") ->
         resting: Mean activity over units and images at m = 0, (context,).
         where: What q is from, for the error.
 
+    Returns:
+        g, (context, unit), of mean 1 over the units of a context.
+
     Raises:
         FloatingPointError: If a covariance or an activity is NaN or infinite.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn.comodulation import rectified_gain
+        >>> rectified_gain(torch.tensor([[3.0, 1.0, -1.0, 0.0]]), resting=torch.ones(1))
+        tensor([[3., 1., 0., 0.]])
     """
     # Comparisons with NaN are false, and the gain would be 1 as if there were no covariance.
     if not bool(q.isfinite().all() & resting.isfinite().all()):

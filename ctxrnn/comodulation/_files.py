@@ -36,6 +36,17 @@ def save_network(
         network: The network.
         path: The file; written atomically.
         notes: JSON-able values to keep beside it.
+
+    Raises:
+        OSError: If the file cannot be written.
+
+    Example:
+        >>> from ctxrnn.comodulation import ComodulatedNetwork, EncoderConfig, NetworkConfig
+        >>> from ctxrnn.comodulation import load_network, save_network
+        >>> network = ComodulatedNetwork(NetworkConfig(EncoderConfig("small"), decoder=(16,)))
+        >>> save_network(network, "network.safetensors", notes={"data": "digits"})
+        >>> load_network("network.safetensors")[1]
+        {'data': 'digits'}
     """
     header = {"config": dataclasses.asdict(network.config), "notes": dict(notes or {})}
     write_tensors(path, network.state_dict(), header, _KIND)
@@ -47,6 +58,16 @@ def load_network(path: str | Path) -> tuple[ComodulatedNetwork, dict[str, Any]]:
     Raises:
         FileNotFoundError: If there is no such file.
         CheckpointError: If it is not a whole, unaltered network of this kind.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn.comodulation import ComodulatedNetwork, EncoderConfig, NetworkConfig
+        >>> from ctxrnn.comodulation import load_network, save_network
+        >>> network = ComodulatedNetwork(NetworkConfig(EncoderConfig("small"), decoder=(16,)))
+        >>> save_network(network, "network.safetensors")
+        >>> again, notes = load_network("network.safetensors")
+        >>> torch.equal(again.readout.weight, network.readout.weight)
+        True
     """
     tensors, header = read_tensors(path, _KIND)
     try:
@@ -118,6 +139,15 @@ def cached_features(
 
     Raises:
         OSError: If the file cannot be written.
+
+    Example:
+        >>> from ctxrnn.comodulation import EncoderConfig, cached_features, make_encoder
+        >>> from ctxrnn.tasks import image_set
+        >>> digits = image_set("digits")
+        >>> encoder = make_encoder(EncoderConfig("small", channels=1)).eval()
+        >>> h = cached_features(encoder, digits, 100, "features", digits.fingerprint)
+        >>> h.shape, h.dtype.name
+        ((100, 64, 1, 1), 'float16')
     """
     check_count("batch", batch)
     folder = Path(folder)

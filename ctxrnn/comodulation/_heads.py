@@ -21,6 +21,17 @@ class Head:
         row: Context whose activity each output reads, (output,), for outputs that are attributes;
             empty where an image has one context and all outputs read it.
         allowed: Outputs that are possible in each context, a tuple for each; empty for all.
+
+    Raises:
+        ValueError: If `row` or `allowed` do not fit the numbers of outputs and contexts.
+
+    Example:
+        >>> from ctxrnn.comodulation import Head
+        >>> head = Head.attributes(5, groups=[(0, 1), (2, 3, 4)])
+        >>> head.contexts, head.row  # the context that each attribute is read in
+        (2, (0, 0, 1, 1, 1))
+        >>> Head.classes(5, groups=[(0, 1), (2, 3, 4)]).allowed  # classes of each superclass
+        ((0, 1), (2, 3, 4))
     """
 
     outputs: int

@@ -83,6 +83,19 @@ class Modulation(nn.Module):
         channels: C, of the modulated layer.
         units: H, of the decoder's last layer.
         seed: Of the permutation and of the controller's initial weights.
+
+    Raises:
+        ValueError: If a size is below one, or no gradient would reach the couplings.
+
+    Example:
+        >>> import math
+        >>> import torch
+        >>> from ctxrnn.comodulation import Modulation, ModulationConfig, condition
+        >>> sizes = {"contexts": 2, "channels": 3, "units": 4}
+        >>> attention = Modulation(condition("attention"), ModulationConfig(), **sizes)
+        >>> _ = torch.nn.init.constant_(attention.controller.theta, math.log(2) ** 0.5)  # c = log 2
+        >>> attention.scale(1.0, variance=0.0).round(decimals=3).tolist()  # exp(m c)
+        [[2.0, 2.0, 2.0], [2.0, 2.0, 2.0]]
     """
 
     g: Tensor

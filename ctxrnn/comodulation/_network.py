@@ -26,6 +26,15 @@ class NetworkConfig:
         encoder: The encoder.
         decoder: Units of the decoder's hidden layers; the gain acts on the last.
         head: Outputs and contexts.
+
+    Raises:
+        ValueError: If the decoder has no hidden layer, or one of no unit.
+
+    Example:
+        >>> from ctxrnn.comodulation import EncoderConfig, Head, NetworkConfig
+        >>> config = NetworkConfig(EncoderConfig("small"), decoder=(64, 32), head=Head.classes(10))
+        >>> config.head.outputs, config.decoder[-1]  # classes; units on which the gain acts
+        (10, 32)
     """
 
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
@@ -50,6 +59,18 @@ class ComodulatedNetwork(nn.Module):
     Args:
         config: Its parts.
         seed: Seed of the initial weights.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn.comodulation import ComodulatedNetwork, EncoderConfig, Head, NetworkConfig
+        >>> config = NetworkConfig(EncoderConfig("small"), decoder=(32,), head=Head.attributes(5))
+        >>> network = ComodulatedNetwork(config).eval()
+        >>> h = network.encoder.below(torch.rand(8, 3, 32, 32))  # (image, channel, 1, 1)
+        >>> network(h).shape  # logits
+        torch.Size([8, 5])
+        >>> silent = torch.zeros(5, 32)  # decoder gain of each context and unit
+        >>> torch.equal(network(h, gain=silent), network.readout.bias.expand(8, 5))
+        True
     """
 
     def __init__(self, config: NetworkConfig, *, seed: int = 0) -> None:

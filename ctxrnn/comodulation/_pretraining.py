@@ -47,6 +47,15 @@ class PretrainConfig:
         precision: "float32", or mixed: "bfloat16", "float16" (with scaling of the loss).
         workers: Processes that read images ahead, where they are decoded from files.
         checkpoint_seconds: Time between checkpoints within an epoch.
+
+    Raises:
+        ValueError: If a setting is unknown or out of range, or lengths do not rise.
+
+    Example:
+        >>> from ctxrnn.comodulation import PretrainConfig
+        >>> config = PretrainConfig(lengths=(5, 10), batch=64)
+        >>> config.lengths[-1] * -(-1000 // config.batch)  # optimiser steps on 1,000 images
+        160
     """
 
     lengths: tuple[int, ...] = (10,)
@@ -92,6 +101,8 @@ class Pretrained:
         states: Length E_1 -> state dict of its best epoch.
         epochs: Length -> that epoch.
         history: One row per epoch: epoch, loss, images_per_second, and what the score told.
+
+    Example: that of `pretrain`.
     """
 
     states: dict[int, dict[str, Tensor]] = field(default_factory=dict)
@@ -328,6 +339,25 @@ def pretrain(
         FloatingPointError: If the loss is not finite, or no score up to a length is a number.
         CheckpointError: If the checkpoint is damaged or another run's: other settings, network,
             data or seed.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn.comodulation import ComodulatedNetwork, EncoderConfig, Examples, Head
+        >>> from ctxrnn.comodulation import NetworkConfig, PretrainConfig, pretrain
+        >>> from ctxrnn.tasks import image_set
+        >>> digits = image_set("digits")  # with 8 attributes
+        >>> train, validation = (
+        ...     Examples(digits, torch.tensor(digits.labels[rows]), rows=rows)
+        ...     for rows in (digits.rows("train")[:512], digits.rows("validation"))
+        ... )
+        >>> parts = NetworkConfig(EncoderConfig("small", channels=1), (32,), Head.attributes(8))
+        >>> network = ComodulatedNetwork(parts)
+        >>> def score(logits, labels):
+        ...     return {"score": float(((logits > 0) == labels).float().mean())}
+        >>> config = PretrainConfig(lengths=(2,), batch=32, learning_rate=3e-3)
+        >>> found = pretrain(network, train, validation, score=score, config=config)
+        >>> found.history[-1]["score"] > 0.8  # share of right attributes
+        True
     """
     config, path = config or PretrainConfig(), None if checkpoint is None else Path(checkpoint)
     train, validation = (

@@ -33,6 +33,15 @@ class TuningConfig:
         log_every: Steps between evaluations in the first epoch.
         images_at_once: Images whose graph is held at once, the gradient adding up; None for all of
             a batch.
+
+    Raises:
+        ValueError: If a number is out of range.
+
+    Example:
+        >>> from ctxrnn.comodulation import TuningConfig
+        >>> config = TuningConfig(epochs=5, batch=64)
+        >>> config.epochs * -(-1000 // config.batch)  # optimiser steps on 1,000 images
+        80
     """
 
     epochs: int = 10
@@ -60,6 +69,8 @@ class Tuned:
         history: One row per evaluation: epoch, step, and what the score told.
         kept_epoch: The epoch with the best score on validation.
         trained: Number of parameters that were trained.
+
+    Example: that of `tune`.
     """
 
     network: ComodulatedNetwork
@@ -103,7 +114,28 @@ def predict(
     *,
     size: int = 1024,
 ) -> Tensor:
-    """Return logits of all examples in their order, (example, output), on the CPU."""
+    """Return logits of all examples in their order, (example, output), on the CPU.
+
+    Args:
+        network: The network; it is evaluated, and left in the mode it is in.
+        examples: Images, or features of the modulated layer.
+        modulation: Of a condition; None for gains of 1.
+        gain: Decoder gain, (context, unit); None takes the modulation's own.
+        size: Examples that are read at once.
+
+    Raises:
+        ValueError: If inputs fit neither images nor features of the network.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn.comodulation import ComodulatedNetwork, EncoderConfig, Examples, Head
+        >>> from ctxrnn.comodulation import NetworkConfig, predict
+        >>> parts = NetworkConfig(EncoderConfig("small"), (32,), Head.attributes(5))
+        >>> network = ComodulatedNetwork(parts)
+        >>> examples = Examples(torch.rand(200, 3, 16, 16), torch.zeros(200, 5))
+        >>> predict(network, examples).shape  # a logit for each image and attribute
+        torch.Size([200, 5])
+    """
     was = network.training
     network.eval()
     device = network.readout.weight.device
@@ -137,6 +169,19 @@ def probe_gain(
     Raises:
         ValueError: If the probe set holds NaN or infinite numbers.
         FloatingPointError: If a covariance is NaN or infinite.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn.comodulation import ComodulatedNetwork, EncoderConfig, Examples, Head
+        >>> from ctxrnn.comodulation import Modulation, ModulationConfig, NetworkConfig
+        >>> from ctxrnn.comodulation import condition, probe_gain
+        >>> parts = NetworkConfig(EncoderConfig("small"), (32,), Head.attributes(5))
+        >>> network = ComodulatedNetwork(parts).eval()
+        >>> comod = Modulation(condition("comod"), ModulationConfig(), 5, 64, 32)
+        >>> probe = Examples(torch.rand(100, 64, 1, 1), torch.zeros(100, 5))
+        >>> gain = probe_gain(network, comod, probe, seed=0)  # (context, unit)
+        >>> gain.mean(1).round(decimals=3).tolist()
+        [1.0, 1.0, 1.0, 1.0, 1.0]
     """
     config, head = modulation.config, network.head
     condition = modulation.condition
@@ -295,6 +340,22 @@ def tune(
         ValueError: If inputs, labels or contexts do not fit the network, or the probe set holds
             NaN.
         FloatingPointError: If a noise pass gave NaN, or no epoch a finite score.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn.comodulation import ComodulatedNetwork, EncoderConfig, Examples, Head
+        >>> from ctxrnn.comodulation import NetworkConfig, TuningConfig, condition, tune
+        >>> parts = NetworkConfig(EncoderConfig("small"), (32,), Head.attributes(5))
+        >>> network = ComodulatedNetwork(parts)  # in earnest a pretrained one
+        >>> data = Examples(torch.rand(200, 64, 1, 1), torch.randint(2, (200, 5)))  # features
+        >>> def score(logits, labels):
+        ...     return {"score": float(((logits > 0) == labels).float().mean())}
+        >>> comod, config = condition("comod"), TuningConfig(epochs=1)
+        >>> tuned = tune(network, comod, data, data, data, score=score, config=config)
+        >>> tuned.trained  # couplings of 5 contexts to 64 channels
+        320
+        >>> tuned.predict(data).shape
+        torch.Size([200, 5])
     """
     config, options = config or TuningConfig(), options or ModulationConfig()
     for name, examples in (("train", train), ("validation", validation), ("probe", probe)):
