@@ -32,6 +32,8 @@ class Bifurcation:
         index: Number of unstable modes on the side of the branch that has fewer: 0 where a stable
             point is born, lost or turned unstable.
         modes: Number of modes that change their stability: 2 at a Hopf point.
+
+    Example: that of `follow_fixed_points`.
     """
 
     kind: str
@@ -56,6 +58,8 @@ class Branch:
         ends: Why each end of the branch is one: "range" (the parameter left its range), "closed"
             (it came back to its beginning), "lost" (no correction converged: the branch ends where
             the field is not smooth, or the least step is too large), "steps".
+
+    Example: that of `follow_fixed_points`.
     """
 
     parameter: np.ndarray
@@ -99,6 +103,8 @@ class Branches:
 
     Attributes:
         branches: The branches.
+
+    Example: that of `follow_fixed_points`.
     """
 
     branches: tuple[Branch, ...]

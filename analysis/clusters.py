@@ -42,6 +42,24 @@ def task_variance(
 
     Returns:
         (unit, task), labelled by the tasks' names.
+
+    Raises:
+        ValueError: For fewer than two trials, or tasks that do not fit the network.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn import CTRNN
+        >>> from ctxrnn.analysis import task_variance
+        >>> from ctxrnn.tasks import task_set
+        >>> tasks = task_set(["rtgo", "rtanti"], dt=100, ring=4)
+        >>> network = CTRNN(tasks.inputs, 2, tasks.outputs, "e-gain", contexts=2, dt=100, seed=0)
+        >>> gamma = torch.tensor([[0.0, -1.0], [-1.0, 0.0]])  # a unit's gain is 0 in the other task
+        >>> network.modulation.pathways[0].Gamma.data[:] = gamma
+        >>> print(task_variance(network, tasks, trials=20, seed=0) > 0)
+               rtgo  rtanti
+        unit
+        0      True   False
+        1     False    True
     """
     import pandas as pd
 
@@ -86,6 +104,21 @@ def normalised_variance(variance: pd.DataFrame, *, least: float = 1e-3) -> pd.Da
     Args:
         variance: From `task_variance`.
         least: Units whose task variances sum to less are left out.
+
+    Returns:
+        (unit, task), in [0, 1]; the numbers of the units that are left stand in the index.
+
+    Raises:
+        ValueError: If `least` is negative.
+
+    Example:
+        >>> import pandas as pd
+        >>> from ctxrnn.analysis import normalised_variance
+        >>> variance = pd.DataFrame({"go": [0.2, 0.1, 1e-5], "anti": [0.1, 0.4, 0.0]})
+        >>> print(normalised_variance(variance))  # unit 2 hardly varies
+             go  anti
+        0  1.00   0.5
+        1  0.25   1.0
     """
     check_not_negative("least", least)
     kept = variance[variance.sum(axis=1) >= least]
@@ -112,6 +145,16 @@ def unit_clusters(
 
     Raises:
         ValueError: If there are fewer units than clusters and one.
+
+    Example:
+        >>> import pandas as pd
+        >>> from ctxrnn.analysis import unit_clusters
+        >>> normalised = pd.DataFrame({"go": [1, 1, 0.9, 0.1, 0], "anti": [0, 0.1, 1, 1, 1]})
+        >>> groups = unit_clusters(normalised, clusters=[2, 3])  # go alone, both, anti alone
+        >>> groups["cluster"].tolist()
+        [0, 0, 2, 1, 1]
+        >>> max(groups.attrs["silhouettes"], key=groups.attrs["silhouettes"].get)
+        3
     """
     import pandas as pd
     from sklearn.cluster import KMeans
@@ -151,8 +194,20 @@ def lesioned(network: CTRNN, units: Sequence[int] | np.ndarray) -> CTRNN:
         network: The network.
         units: Numbers of the units.
 
+    Returns:
+        The copy; the network itself is left as it is.
+
     Raises:
         ValueError: For numbers that are none of its units.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn import CTRNN
+        >>> from ctxrnn.analysis import lesioned
+        >>> network = CTRNN(1, 3, 1, noise=0.0, seed=0)
+        >>> run = lesioned(network, [0, 2])(torch.ones(1, 5, 1))  # (trial, time, input)
+        >>> (run.rates == 0).all(dim=1)
+        tensor([[ True, False,  True]])
     """
     silent = np.asarray(units, dtype=int).ravel()
     if silent.size and not (silent.min() >= 0 and silent.max() < network.units):
@@ -192,6 +247,23 @@ def lesion_clusters(
     Returns:
         One row per cluster and task, cluster -1 for the whole network: cluster, units (how many
         are silent), task, accuracy, normalised, change (of the normalised accuracy).
+
+    Raises:
+        ValueError: For numbers that are none of the network's units, or tasks that do not fit it.
+
+    Example:
+        >>> import pandas as pd
+        >>> from ctxrnn import CTRNN, TrainConfig, train
+        >>> from ctxrnn.analysis import lesion_clusters
+        >>> from ctxrnn.tasks import task_set
+        >>> tasks = task_set(["rtgo", "rtanti"], dt=100, ring=4)
+        >>> network = CTRNN(tasks.inputs, 16, tasks.outputs, "e-add", contexts=2, dt=100, seed=0)
+        >>> history = train(network, tasks, TrainConfig(steps=100, learning_rate=0.03), seed=0)
+        >>> groups = pd.DataFrame({"unit": range(16), "cluster": 0})  # one cluster of all units
+        >>> lesions = lesion_clusters(network, tasks, groups, trials=100, seed=0)
+        >>> solved = lesions["normalised"] > 0.5
+        >>> solved.groupby(lesions["cluster"]).sum().to_dict()  # tasks; -1 is the whole network
+        {-1: 2, 0: 0}
     """
     import pandas as pd
 

@@ -39,6 +39,18 @@ def modulator_noise(logits: Values) -> np.ndarray:
 
     Returns:
         (output,).
+
+    Raises:
+        ValueError: If logits are not of that shape, with two draws and two images, or not finite.
+
+    Example:
+        >>> import numpy as np
+        >>> from ctxrnn.analysis import modulator_noise
+        >>> images = np.array([0.0, 4.0])  # variance 8
+        >>> draws = np.array([-1.0, 1.0])  # variance 2
+        >>> logits = (images + draws[:, None])[:, :, None]  # (draw, image, output)
+        >>> modulator_noise(logits).tolist()
+        [0.25]
     """
     z = numbers(logits, "logits")
     if z.ndim != 3 or min(z.shape[:2]) < 2 or not z.shape[2]:
@@ -67,6 +79,14 @@ def discriminability(activity: Values, labels: Values) -> np.ndarray:
 
     Raises:
         ValueError: If shapes do not fit, values are not finite, or images are all of one class.
+
+    Example:
+        >>> import numpy as np
+        >>> from ctxrnn.analysis import discriminability
+        >>> labels = [0, 0, 0, 1, 1, 1]
+        >>> activity = np.array([[0, 1, 2, 3, 4, 5], [0, 1, 2, 0, 1, 2]]).T  # both of spread s = 1
+        >>> discriminability(activity, labels).tolist()
+        [3.0, 0.0]
     """
     a, y = numbers(activity, "activity"), numbers(labels, "labels")
     single = y.ndim == 1
@@ -116,6 +136,17 @@ def class_noise(logits: Values, labels: Values) -> np.ndarray:
 
     Returns:
         (attribute,).
+
+    Raises:
+        ValueError: If shapes differ, logits are not finite, or an attribute's images are all of one
+            class.
+
+    Example:
+        >>> from ctxrnn.analysis import class_noise
+        >>> logits = [[0], [1], [2], [3], [4], [5]]  # means 3 apart, variance 1 within classes
+        >>> labels = [[0], [0], [0], [1], [1], [1]]
+        >>> class_noise(logits, labels).round(3).tolist()
+        [0.111]
     """
     z, y = numbers(logits, "logits"), numbers(labels, "labels")
     if z.ndim != 2 or z.shape != y.shape:
@@ -138,6 +169,17 @@ def label_fidelity(strength: Values, discriminabilities: Values) -> np.ndarray:
 
     Returns:
         (context,).
+
+    Raises:
+        ValueError: If shapes differ, there are fewer than two units, or a number is NaN.
+
+    Example:
+        >>> from ctxrnn.analysis import label_fidelity
+        >>> separation = [0.1, -2.0, 1.0]  # d' of three units; its sign does not count
+        >>> label_fidelity([0.2, 0.9, 0.5], separation).round(3).tolist()  # the most for the best
+        [1.0]
+        >>> label_fidelity([0.9, 0.2, 0.5], separation).round(3).tolist()
+        [-1.0]
     """
     x = _rows(strength, "strength")
     d = numbers(discriminabilities, "discriminabilities", finite=False)
@@ -157,6 +199,14 @@ def share_above_one(gain: Values) -> np.ndarray:
 
     Args:
         gain: g, (context, unit) or (unit,).
+
+    Raises:
+        ValueError: If gains are not of that shape, or not finite.
+
+    Example:
+        >>> from ctxrnn.analysis import share_above_one
+        >>> share_above_one([[0.5, 1.0, 1.5, 2.0], [1.2, 1.3, 1.4, 1.5]]).tolist()
+        [0.5, 1.0]
     """
     return np.asarray((_rows(gain, "gain") > 1).mean(axis=1))
 
@@ -168,6 +218,14 @@ def effective_units(gain: Values) -> np.ndarray:
 
     Args:
         gain: g >= 0, (context, unit) or (unit,).
+
+    Raises:
+        ValueError: If gains are negative, not of that shape, or not finite.
+
+    Example:
+        >>> from ctxrnn.analysis import effective_units
+        >>> effective_units([[1, 1, 1, 1], [2, 2, 0, 0], [3, 0, 0, 0]]).tolist()
+        [4.0, 2.0, 1.0]
     """
     g = _rows(gain, "gain")
     if (g < 0).any():
@@ -182,6 +240,8 @@ class RepresentationChange:
     Attributes:
         relative: |A - B|_F / |B|_F, of A after and B before; NaN where nothing varied before.
         cka: Their linear centred kernel alignment, which sees neither rotation nor scale.
+
+    Example: that of `representation_change`.
     """
 
     relative: float
@@ -194,6 +254,17 @@ def representation_change(before: Samples, after: Samples) -> RepresentationChan
     Args:
         before: B, (..., unit).
         after: A, likewise.
+
+    Raises:
+        ValueError: If shapes differ, there are fewer than two samples, or some are not finite.
+
+    Example:
+        >>> import numpy as np
+        >>> from ctxrnn.analysis import representation_change
+        >>> before = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
+        >>> change = representation_change(before, 1.5 * before)  # half as large again, one shape
+        >>> round(change.relative, 3), round(change.cka, 3)
+        (0.5, 1.0)
     """
     b, a = samples_of(before, "before", 2), samples_of(after, "after", 2)
     if a.shape != b.shape:
@@ -221,6 +292,17 @@ def cosine_similarity(
 
     Returns:
         (context, context); NaN for a context whose row is 0.
+
+    Raises:
+        ValueError: If there is not one name for each context, or a number is not finite.
+
+    Example:
+        >>> from ctxrnn.analysis import cosine_similarity
+        >>> couplings = [[1.0, 0.0], [1.0, 1.0]]  # 45 degrees apart
+        >>> print(cosine_similarity(couplings, ["beak", "wing"]).round(3))
+               beak   wing
+        beak  1.000  0.707
+        wing  0.707  1.000
     """
     import pandas as pd
 
@@ -245,6 +327,8 @@ class GroupStructure:
         groups: Number of groups.
         permutations: How many were used.
         exact: Whether they are all of them.
+
+    Example: that of `group_structure`.
     """
 
     silhouette: float
@@ -279,6 +363,13 @@ def group_structure(
     Raises:
         ValueError: If the matrix is not square, symmetric and finite, or there are not two groups
             or more, with two contexts in one of them.
+
+    Example:
+        >>> import numpy as np
+        >>> from ctxrnn.analysis import group_structure
+        >>> similarity = np.kron(np.eye(2), np.ones((3, 3)))  # alike within groups alone
+        >>> print(group_structure(similarity, list("aaabbb")))  # 72 of 720 orders part them so
+        silhouette 1.000, p = 0.1 (exact)
     """
     check_count("permutations", permutations)
     values = numbers(similarity, "similarity")

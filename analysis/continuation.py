@@ -68,8 +68,23 @@ def follow_fixed_points(
         tolerance: |R| of a point.
         switch: Whether to follow the branches that cross at branch points.
 
+    Returns:
+        The branches, with their points, stability and bifurcations.
+
     Raises:
         ValueError: If there is nothing to start from, or an argument is out of range.
+
+    Example:
+        >>> from ctxrnn.analysis import FunctionField, follow_fixed_points
+        >>> def path(p):
+        ...     return FunctionField(lambda x: p + x - x**3, units=1)
+        >>> branches = follow_fixed_points(path, starts=[[-1.0], [1.0]], bounds=(-1.0, 1.0))
+        >>> print(branches.bifurcations()[["kind", "parameter"]].round(3))  # 2 / sqrt(27)
+           kind  parameter
+        0  fold      0.385
+        1  fold     -0.385
+        >>> len(branches[0].at(0.0)), len(branches[0].at(0.5))  # fixed points between and beyond
+        (3, 1)
     """
     low, high = (float(end) for end in bounds)
     if not low < high:

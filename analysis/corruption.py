@@ -61,6 +61,14 @@ class Corruption:
         varies: Whether the corrupted context varies within a trial.
         random: Whether it draws random numbers.
         options: Its options with their defaults.
+
+    Example:
+        >>> from ctxrnn.analysis import CORRUPTIONS
+        >>> swap = CORRUPTIONS["swap"]
+        >>> swap.meaning, swap.unit
+        ('how long the context of task j is shown', 'ms')
+        >>> [one.id for one in CORRUPTIONS.values() if one.other]  # those that need a task j
+        ['mix2', 'swap']
     """
 
     id: str
@@ -201,6 +209,18 @@ def corrupted(
 
     References:
         Exact Ornstein-Uhlenbeck step: Gillespie (1996), Physical Review E 54, 2084.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn.analysis import corrupted
+        >>> context, other = torch.eye(2)[[0]], torch.tensor([1])
+        >>> corrupted("mix2", context, 0.25, other=other)
+        tensor([[0.7500, 0.2500]])
+        >>> corrupted("swap", context, 100.0, other=other, steps=4, dt=50.0)  # for 100 ms
+        tensor([[[0., 1.],
+                 [0., 1.],
+                 [1., 0.],
+                 [1., 0.]]])
     """
     corruption = corruption_of(kind, options)
     _check_contexts(context)
@@ -304,6 +324,17 @@ def ou_noise(draws: Tensor, tau_n: float, dt: float) -> Tensor:
 
     Returns:
         eta, (trial, time, context).
+
+    Raises:
+        ValueError: If tau_n is negative, or dt not positive.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn.analysis import ou_noise
+        >>> draws = torch.zeros(4, 1, 1)
+        >>> draws[0] = 1.0  # one kick at the first step, which decays with tau_n
+        >>> ou_noise(draws, tau_n=100.0, dt=100.0).flatten()
+        tensor([1.0000, 0.3679, 0.1353, 0.0498])
     """
     check_not_negative("tau_n", tau_n, "ms")
     check_positive("dt", dt, "ms")
@@ -327,8 +358,18 @@ def evidence_strength(accuracy: float, contexts: int) -> float:
         accuracy: a, in [1 / K, 1); 1 gives infinity.
         contexts: K, at least 2.
 
+    Raises:
+        ValueError: If the accuracy lies outside [1 / K, 1], or K is below 2.
+
     References:
         Green and Swets (1966), Signal detection theory and psychophysics (m-alternative choice).
+
+    Example:
+        >>> from ctxrnn.analysis import evidence_strength
+        >>> evidence_strength(0.5, contexts=2)  # chance
+        0.0
+        >>> round(evidence_strength(0.9214, contexts=2), 2)  # Phi(sqrt 2) = 0.9214
+        2.0
     """
     check_count("contexts", contexts, 2)
     check_level(CORRUPTIONS["posterior"], accuracy, contexts)

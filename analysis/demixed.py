@@ -54,6 +54,8 @@ class DemixedPCA:
         ridge: The one used.
         errors: Candidate ridge -> mean cross-validated error; empty without cross-validation. A
             minimum at an end asks for other candidates.
+
+    Example: that of `fit_dpca`.
     """
 
     mean: np.ndarray
@@ -172,8 +174,25 @@ def fit_dpca(
         folds: Random choices of held-out trials.
         seed: Seed of that choice.
 
+    Returns:
+        The components of each group.
+
     Raises:
         ValueError: If a value or a combination is missing, or the averages do not vary.
+
+    Example:
+        >>> import numpy as np
+        >>> from ctxrnn.analysis import fit_dpca
+        >>> averages = np.zeros((2, 3, 2))  # (stimulus, time, unit)
+        >>> averages[:, :, 0] = [[-1], [1]]  # unit 0 tells the stimulus
+        >>> averages[:, :, 1] = [-1, 0, 1]  # unit 1 tells the time
+        >>> found = fit_dpca(averages, ["stimulus", "time"])
+        >>> print(found.table()[["group", "variance"]].round(3))
+              group  variance
+        0  stimulus       0.6
+        1      time       0.4
+        >>> abs(found.encoders["stimulus"]).round(3).tolist()
+        [[1.0, 0.0]]
     """
     single = None if labels is None else condition_averages(states, labels, axes)
     if single is not None:

@@ -40,6 +40,8 @@ class ConditionAverages:
         noise: Unbiased covariance of single trials about their average, (unit, unit): mean over
             time and over the combinations of two trials or more. None where there are none.
         cells: Combination of each trial, an index into `counts.ravel()`, (trial,).
+
+    Example: that of `condition_averages`.
     """
 
     states: np.ndarray
@@ -61,8 +63,22 @@ def condition_averages(
         labels: Condition -> its level in each trial, (trial,): a table or `TrialBatch.conditions`.
         axes: Conditions to keep as axes, in this order; "time" may be named last.
 
+    Returns:
+        The averages, with the number of trials in each combination and the noise of single trials.
+
     Raises:
         ValueError: If a condition is unknown, a trial lacks one, or a combination has no trial.
+
+    Example:
+        >>> import numpy as np
+        >>> from ctxrnn.analysis import condition_averages
+        >>> trials = np.array([1.0, 3.0, 10.0, 12.0]).reshape(4, 1, 1).repeat(2, axis=1)
+        >>> labels = {"stimulus": ["left", "left", "right", "right"]}
+        >>> averages = condition_averages(trials, labels, ["stimulus"])
+        >>> averages.axes, averages.states.shape, averages.counts.tolist()
+        (('stimulus', 'time'), (2, 2, 1), [2, 2])
+        >>> averages.states[:, 0, 0].tolist(), averages.noise.tolist()
+        ([2.0, 11.0], [[2.0]])
     """
     x = array_of(states)
     if isinstance(axes, str):
@@ -117,6 +133,16 @@ def marginalise(
 
     Raises:
         ValueError: If axes do not match, a value is missing, or groups are no partition.
+
+    Example:
+        >>> import numpy as np
+        >>> from ctxrnn.analysis import marginalise
+        >>> averages = np.array([[1.0, 2.0, 3.0], [5.0, 6.0, 7.0]])  # one unit, (stimulus, time)
+        >>> parts = marginalise(averages[:, :, None], ["stimulus", "time"])
+        >>> parts["stimulus"][:, :, 0].tolist()  # less the mean of all, 4
+        [[-2.0, -2.0, -2.0], [2.0, 2.0, 2.0]]
+        >>> parts["time"][:, :, 0].tolist()
+        [[-1.0, 0.0, 1.0], [-1.0, 0.0, 1.0]]
     """
     x = averages_of(states, axes)
     return parts_of(x, tuple(axes), partition_of(tuple(axes), groups))
