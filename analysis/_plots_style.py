@@ -6,7 +6,8 @@ import io
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from string import ascii_lowercase
+from typing import TYPE_CHECKING, Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -14,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ctxrnn._checkpoint import write_atomically
+from ctxrnn._checks import unknown_name
 
 from ._bootstrap import Interval, mean_interval
 
@@ -69,24 +71,99 @@ STYLE: Mapping[str, Any] = {
 }
 
 
+WIDTHS: Mapping[str, float] = {"single": 3.5, "double": 7.2, "slide": 10.0}
+"""Widths of figures in inches: 89 mm and 183 mm, a journal's one and two columns, and a slide."""
+
+# Text and lines of a slide are read from the back of the room.
+_SLIDES = 2.0
+
+
 @contextmanager
-def style() -> Iterator[None]:
-    """Apply the package's style within a `with` block."""
-    with mpl.rc_context(dict(STYLE)):
+def style(medium: Literal["paper", "slides"] = "paper") -> Iterator[None]:
+    """Apply the package's style within a `with` block.
+
+    Args:
+        medium: "paper", or "slides" with text and lines of twice the size.
+
+    Raises:
+        ValueError: For another medium.
+    """
+    if medium not in ("paper", "slides"):
+        raise unknown_name("medium", medium, ("paper", "slides"))
+    scale = _SLIDES if medium == "slides" else 1.0
+    sized = {
+        name: value * scale if name.endswith(("size", "linewidth")) else value
+        for name, value in STYLE.items()
+    }
+    with mpl.rc_context(sized):
         yield
 
 
-def new_figure(rows: int = 1, columns: int = 1, *, size: tuple[float, float]) -> Figure:
+class Page(Figure):
+    """A figure that belongs to no window, and is shown where a notebook's cell ends with it.
+
+    It keeps the style that it was made in: ticks and fonts are settled only when it is drawn.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self._look = {name: mpl.rcParams[name] for name in STYLE}
+        super().__init__(**options)
+
+    def draw(self, renderer: Any) -> None:
+        """Draw in the style that the figure was made in."""
+        with mpl.rc_context(self._look):
+            super().draw(renderer)
+
+    def savefig(self, *arguments: Any, **options: Any) -> None:
+        """Save in the style that the figure was made in."""
+        with mpl.rc_context(self._look):
+            super().savefig(*arguments, **options)
+
+    def _repr_mimebundle_(self, **ignored: Any) -> tuple[dict[str, bytes], dict[str, Any]]:
+        drawn = io.BytesIO()
+        self.savefig(drawn, format="png", dpi=2 * _SHOWN)
+        width, height = (round(_SHOWN * inches) for inches in self.get_size_inches())
+        return {"image/png": drawn.getvalue()}, {"image/png": {"width": width, "height": height}}
+
+
+# Pixels an inch takes in a notebook; drawn at twice as many.
+_SHOWN = 100
+
+
+def new_figure(
+    rows: int = 1, columns: int = 1, *, size: tuple[float | str, float], **options: Any
+) -> Figure:
     """Make a figure that belongs to no window; call within `style()`.
 
     Args:
         rows: Rows of Axes.
         columns: Columns of Axes.
-        size: Width and height in inches.
+        size: Width and height in inches; the width may be "single" (89 mm), "double" (183 mm)
+            or "slide".
+        options: Further arguments of `Figure.subplots`, such as `sharey=True`.
+
+    Raises:
+        ValueError: For another name of a width.
     """
-    figure = Figure(figsize=size, layout="constrained")
-    figure.subplots(rows, columns)
+    width, height = size
+    if isinstance(width, str):
+        if width not in WIDTHS:
+            raise unknown_name("width", width, WIDTHS)
+        width = WIDTHS[width]
+    figure = Page(figsize=(width, height), layout="constrained")
+    figure.subplots(rows, columns, **options)
     return figure
+
+
+def letters(*axes: Axes) -> None:
+    """Put a, b, c, ... above the left corner of panels, in bold.
+
+    Args:
+        axes: The panels in their order.
+    """
+    for letter, ax in zip(ascii_lowercase, axes, strict=False):
+        size = 9 * mpl.rcParams["font.size"] / STYLE["font.size"]
+        ax.set_title(letter, loc="left", fontweight="bold", fontsize=size)
 
 
 def key(looks: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[list[Any], list[str]]:
@@ -100,19 +177,39 @@ def key(looks: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[list[Any], list
     return [Line2D([], [], **look) for _, look in looks], [text for text, _ in looks]
 
 
-def save_figure(figure: Figure, path: str | Path) -> list[Path]:
+# The same figure gives the same bytes: no date, and names of parts that do not change.
+_STAMPS: Mapping[str, Mapping[str, Any] | None] = {
+    "pdf": {"CreationDate": None},
+    "svg": {"Date": None},
+    "png": None,
+}
+
+
+def save_figure(
+    figure: Figure, path: str | Path, *, formats: Sequence[str] = ("pdf", "png")
+) -> list[Path]:
     """Save a figure as PDF and PNG beside each other, each whole or not at all.
+
+    Text of PDF and SVG stays text, so that it can be edited; PDF holds its fonts.
 
     Args:
         figure: The figure.
         path: File name without its ending.
+        formats: "pdf", "png" or "svg".
+
+    Raises:
+        ValueError: For another format.
+        OSError: If a file cannot be written.
     """
+    for name in formats:
+        if name not in _STAMPS:
+            raise unknown_name("format", name, _STAMPS)
     written = []
-    with style():
-        for ending, metadata in ((".pdf", {"CreationDate": None}), (".png", None)):
-            target = Path(path).with_name(Path(path).name + ending)
+    with style(), mpl.rc_context({"svg.hashsalt": "ctxrnn"}):
+        for name in formats:
+            target = Path(path).with_name(f"{Path(path).name}.{name}")
             drawn = io.BytesIO()
-            figure.savefig(drawn, format=ending[1:], metadata=metadata)
+            figure.savefig(drawn, format=name, metadata=_STAMPS[name])
             write_atomically(target, drawn.getvalue())
             written.append(target)
     return written

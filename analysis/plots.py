@@ -37,11 +37,15 @@ from ._plots_packing import timescale_map as timescale_map
 from ._plots_style import MARKERS as MARKERS
 from ._plots_style import MECHANISM_COLOURS as MECHANISM_COLOURS
 from ._plots_style import STYLE as STYLE
+from ._plots_style import WIDTHS as WIDTHS
 from ._plots_style import band as band
-from ._plots_style import interval_of, line, replicates
+from ._plots_style import interval_of as interval_of
 from ._plots_style import key as key
+from ._plots_style import letters as letters
+from ._plots_style import line as line
 from ._plots_style import mechanism as mechanism
 from ._plots_style import new_figure as new_figure
+from ._plots_style import replicates as replicates
 from ._plots_style import save_figure as save_figure
 from ._plots_style import style as style
 from ._plots_style import variant_label as variant_label

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ctxrnn.analysis import plots
-from ctxrnn.studies._study_figures import Tables, difference_key, legend, letters, points
+from ctxrnn.studies._study_figures import Tables, difference_key, legend, points
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,7 +63,7 @@ def ambiguity_figures(
                 ax, networks, "normalised_mean", value, label=label,
                 covariate_label="normalised clean accuracy", within=["size"],
             )  # fmt: skip
-    letters(*relation.axes)
+    plots.letters(*relation.axes)
     legend(relation, relation.axes[:1], 2)
     drawn["relation"] = relation
     return drawn
@@ -82,7 +82,7 @@ def _curve_panels(curves: pd.DataFrame, variants: Sequence[str]) -> plots.Figure
         ax.set_ylabel("normalised accuracy" if ax in figure.axes[::columns] else "")
     for ax in figure.axes[len(names) :]:
         ax.set_visible(False)
-    letters(*figure.axes[: len(names)])
+    plots.letters(*figure.axes[: len(names)])
     counts = curves.groupby("variant", sort=False).apply(
         lambda part: len(part[["order", "seed"]].drop_duplicates()), include_groups=False
     )
@@ -123,7 +123,7 @@ def _pathway_panels(curves: pd.DataFrame, sizes: Sequence[int]) -> plots.Figure:
             ax.set(xlabel=_LEVELS[name], ylim=(-0.1, 1.02))
             if size == sizes[0]:
                 ax.set_ylabel("normalised accuracy")
-    letters(*figure.axes)
+    plots.letters(*figure.axes)
     legend(figure, figure.axes, 3, title="corrupted", title_fontsize=7)
     return figure
 
@@ -139,7 +139,7 @@ def _choice_panels(choices: pd.DataFrame, variants: Sequence[str]) -> plots.Figu
         ax.set_title(f"{variant}, n = {ax.get_title().partition(', n = ')[2]}")
         if variant != there[0]:
             ax.set_ylabel("")
-    letters(*figure.axes)
+    plots.letters(*figure.axes)
     legend(figure, figure.axes[:1], 3 if len(there) > 1 else 1)
     return figure
 
@@ -154,6 +154,6 @@ def _comparison_panels(rows: pd.DataFrame) -> plots.Figure:
         points(ax, rows[rows["measure"] == measure].to_dict("records"), measure)
     for ax in figure.axes[len(measures) :]:
         ax.set_visible(False)
-    letters(*figure.axes[: len(measures)])
+    plots.letters(*figure.axes[: len(measures)])
     difference_key(figure, rows)
     return figure

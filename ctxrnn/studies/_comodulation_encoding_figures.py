@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ctxrnn.analysis import plots
-from ctxrnn.studies._study_figures import legend, letters
+from ctxrnn.studies._study_figures import legend
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,7 +54,7 @@ def _couplings(estimates: pd.DataFrame, correlations: pd.DataFrame) -> plots.Fig
         ax.set_title(rf"T = {trials}, N = {neurons}, $\sigma$ = {sigma:g}")
     _against_trials(figure.axes[2], correlations, "correlation", r"correlation of $\hat w$ with w")
     figure.axes[2].set_ylim(top=1.02)
-    letters(*figure.axes)
+    plots.letters(*figure.axes)
     legend(figure, figure.axes[2:], 3)
     return figure
 
@@ -109,7 +109,7 @@ def _variance(variances: pd.DataFrame, ratios: pd.DataFrame) -> plots.Figure:
     points.invert_yaxis()
     points.axvline(1, color="0.6", linewidth=0.8, zorder=0)
     points.set_xlabel(f"measured / theory, n = {rows[0]['n']}")
-    letters(*figure.axes)
+    plots.letters(*figure.axes)
     return figure
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from ctxrnn.analysis import plots
 from ctxrnn.studies._comodulation_fewshot_settings import MODES, STOCHASTIC, TASKS
 from ctxrnn.studies._comodulation_fewshot_verdict import READING_ERROR
-from ctxrnn.studies._study_figures import letters
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,7 +46,7 @@ def _accuracy(curves: pd.DataFrame) -> plots.Figure:
             _curve(ax, curves[curves["mode"] == mode], mode, shift)
         _published(ax, curves, mine)
         _frame(ax, sorted(curves["samples"].unique()))
-    letters(*figure.axes)
+    plots.letters(*figure.axes)
     _key(figure, figure.axes)
     return figure
 

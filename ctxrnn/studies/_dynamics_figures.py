@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,7 +68,7 @@ def _dynamics(tables: Tables) -> plots.Figure:
         high = ax.get_xlim()[1]
         ax.set_xlim(-0.05 * high, 1.04 * high)
         ax.set_yticks(range(len(variants)), variants if ax is lower[0] else [""] * len(variants))
-    _letters([*upper, *lower])
+    plots.letters(*upper, *lower)
     return figure
 
 
@@ -124,7 +124,7 @@ def _bifurcations(tables: Tables) -> plots.Figure:
         grid[1, -1], with_context, "bifurcations", label="bifurcations per path", decimals=1
     )
     grid[1, -1].set_ylim(bottom=0)
-    _letters(list(grid.ravel()))
+    plots.letters(*grid.ravel())
     shown = tables["bifurcations"]
     kinds = list(shown.loc[shown["index"] == 0, "kind"]) if len(shown) else []
     handles, texts = plots.event_key(kinds)
@@ -239,8 +239,3 @@ def _against(ax: plots.Axes, paths: pd.DataFrame) -> None:
         ylabel=r"$\lambda$ of nearest bifurcation",
     )  # fmt: skip
     ax.set_aspect("equal")
-
-
-def _letters(axes: Sequence[plots.Axes]) -> None:
-    for letter, ax in zip("abcdefghijklmnop", axes, strict=False):
-        ax.set_title(letter, loc="left", fontweight="bold", fontsize=9)

@@ -62,7 +62,7 @@ def _learning(tables: Mapping[str, pd.DataFrame]) -> plots.Figure:
             right, tables["networks"], "relative_mean", label="accuracy / ceiling, fresh trials"
         )
         right.set_ylim(0, 1.05)
-        _letters(left, right)
+        plots.letters(left, right)
         figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
@@ -86,7 +86,7 @@ def _ambiguity(tables: Mapping[str, pd.DataFrame]) -> plots.Figure:
             right, with_context, "lambda_50", label=r"half-way point $\lambda_{50}$"
         )
         right.set_ylim(0, 1.0)
-        _letters(left, middle, right)
+        plots.letters(left, middle, right)
         figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
@@ -98,8 +98,3 @@ def _tasks(tables: Mapping[str, pd.DataFrame], tasks: Sequence[str]) -> plots.Fi
         plots.accuracy_by_task(ax, tables["accuracy"], tasks=tasks)
         figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
-
-
-def _letters(*axes: plots.Axes) -> None:
-    for letter, ax in zip("abcdefgh", axes, strict=False):
-        ax.set_title(letter, loc="left", fontweight="bold", fontsize=9)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ctxrnn.analysis import plots
-from ctxrnn.studies._study_figures import Tables, difference_key, letters, points
+from ctxrnn.studies._study_figures import Tables, difference_key, points
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,7 +47,7 @@ def packing_figures(
             ax.set_title(f"{variant}, n = {title}")
             if matching == "M2":
                 ax.set_xlabel("N of e-add, equal parameters")
-        letters(*maps)
+        plots.letters(*maps)
         drawn[f"map-{matching}"] = figure
     drawn["sizes"] = _sizes(tables, theta, matchings)
     if len(tables["comparisons"]):
@@ -70,7 +70,7 @@ def _sizes(tables: Tables, theta: float, matchings: Sequence[str]) -> plots.Figu
             handles, short, loc="upper left", bbox_to_anchor=(-0.2, -0.22), fontsize=6,
             handletextpad=0.4,
         )  # fmt: skip
-    letters(*figure.axes)
+    plots.letters(*figure.axes)
     return figure
 
 
@@ -83,6 +83,6 @@ def _packing_comparisons(rows: pd.DataFrame, matchings: Sequence[str]) -> plots.
     for ax, measure in zip(figure.axes, measures, strict=True):
         mine = shown[shown["measure"] == measure]
         points(ax, mine.to_dict("records"), f"difference in {measure}", where="{matching}: ")
-    letters(*figure.axes)
+    plots.letters(*figure.axes)
     difference_key(figure, shown)
     return figure

@@ -15,12 +15,6 @@ if TYPE_CHECKING:
 Tables = Mapping[str, "pd.DataFrame"]
 
 
-def letters(*axes: plots.Axes) -> None:
-    """Put a letter above each of several Axes."""
-    for letter, ax in zip("abcdefghijkl", axes, strict=False):
-        ax.set_title(letter, loc="left", fontweight="bold", fontsize=9)
-
-
 def points(
     ax: plots.Axes, rows: Iterable[Mapping[str, Any]], label: str, *, where: str = ""
 ) -> None:
@@ -71,7 +65,7 @@ def learning_figures(tables: Tables, tasks: Sequence[str], theta: float) -> dict
     ):
         plots.interval_points(ax, cells, value, label=label, across=True)
         ax.axvline(theta, color="0.75", linewidth=0.8, zorder=0)
-    letters(*final.axes)
+    plots.letters(*final.axes)
     few = [v for v in ("none", "e-add", "s-sym", "es-add-sym") if v in set(cells["variant"])]
     by_task = plots.new_figure(size=(7.0, 2.8))
     accuracy = tables["accuracy"]
@@ -127,7 +121,7 @@ def load_figures(tables: Tables, theta: float) -> dict[str, plots.Figure]:
             )  # fmt: skip
         ax.set(xlabel=rf"load $K / K^*(N)$, criterion {theta:g}")
         ax.label_outer()
-    letters(*axes)
+    plots.letters(*axes)
     related = plots.new_figure(size=(3.7, 3.6))
     (ax,) = related.axes
     plots.relation(
@@ -167,7 +161,7 @@ def synergy_figures(
         difference_key(figure, gains)
         for ax in figure.axes[len(measures) :]:
             ax.set_visible(False)
-        letters(*figure.axes[: len(measures)])
+        plots.letters(*figure.axes[: len(measures)])
         drawn["synergy"] = figure
     if len(tables["contributions"]):
         drawn["contributions"] = _contributions(tables["contributions"], sizes)
@@ -209,7 +203,7 @@ def _contributions(rows: pd.DataFrame, sizes: Sequence[int]) -> plots.Figure:
         ax.set_xticks(range(len(names)), [_PARTS[name] for name in names])
         ax.set(ylabel=label)
         ax.set_ylim(min(0, ax.get_ylim()[0]), 1.02)
-    letters(*figure.axes)
+    plots.letters(*figure.axes)
     legend(figure, figure.axes[:1])
     return figure
 
@@ -228,7 +222,7 @@ def timescales_figures(
     axes = figure.subplots(1, 4, width_ratios=[1, 0.06, 1, 0.06])
     for place, (table, label) in enumerate(parts):
         plots.timescale_map(axes[2 * place], table, "cost", label=label, bar=axes[2 * place + 1])
-    letters(axes[0], axes[2])
+    plots.letters(axes[0], axes[2])
     drawn["maps"] = figure
     recovery = plots.new_figure(size=(4.2, 3.2))
     (ax,) = recovery.axes
@@ -265,7 +259,7 @@ def timescales_figures(
             ax, rows[rows["measure"] == measure].to_dict("records"),
             f"difference in {measure} (negative: the first is better)",
         )  # fmt: skip
-    letters(*figure.axes)
+    plots.letters(*figure.axes)
     difference_key(figure, rows)
     drawn["comparisons"] = figure
     return drawn

@@ -141,3 +141,44 @@ def test_figures_are_saved_as_pdf_with_embedded_text_and_png(tmp_path):
 )
 def test_mechanism_of_a_variant(variant, kind):
     assert plots.mechanism(variant) == kind
+
+
+def test_figures_keep_the_style_they_were_made_in(tmp_path):
+    sizes = {}
+    for medium in ("paper", "slides"):
+        with plots.style(medium):
+            figure = plots.new_figure(1, 2, size=("single", 2.0), sharey=True)
+            plots.letters(*figure.axes)
+        # Ticks are made when the figure is drawn, which is later, outside the style.
+        shown, sizes_told = figure._repr_mimebundle_()
+        assert shown["image/png"].startswith(b"\x89PNG")
+        assert sizes_told["image/png"] == {"width": 350, "height": 200}
+        (tick, *_) = figure.axes[0].get_xticklabels()
+        assert [ax.get_title(loc="left") for ax in figure.axes] == ["a", "b"]
+        sizes[medium] = (tick.get_size(), figure.axes[0].xaxis.label.get_size(),
+                         figure.axes[0].title.get_size())  # fmt: skip
+    assert sizes["paper"][:2] == (7.0, 8.0)
+    assert np.allclose(np.array(sizes["slides"]), 2 * np.array(sizes["paper"]))
+    assert plots.new_figure(size=("double", 2)).get_size_inches().tolist() == [7.2, 2.0]
+    with pytest.raises(ValueError, match="unknown width 'triple'"):
+        plots.new_figure(size=("triple", 2))
+    with pytest.raises(ValueError, match="unknown medium 'poster'"), plots.style("poster"):
+        pass
+
+
+def test_files_hold_text_and_are_the_same_every_time(tmp_path):
+    def drawn(folder):
+        folder.mkdir()
+        with plots.style():
+            figure = plots.new_figure(size=("single", 2.0))
+            figure.axes[0].set_xlabel("time (ms)")
+        return plots.save_figure(figure, folder / "x", formats=("pdf", "svg", "png"))
+
+    first, second = drawn(tmp_path / "a"), drawn(tmp_path / "b")
+    assert [path.suffix for path in first] == [".pdf", ".svg", ".png"]
+    assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
+    assert "time (ms)</text>" in first[1].read_text()
+    # TrueType, which editors can change, and not outlines.
+    assert b"/Type42" in first[0].read_bytes() or b"/CIDFontType2" in first[0].read_bytes()
+    with pytest.raises(ValueError, match="unknown format 'eps'"):
+        plots.save_figure(plots.new_figure(size=(1, 1)), tmp_path / "y", formats=("eps",))
