@@ -27,6 +27,8 @@ class Interval:
         high: Upper end; likewise.
         count: Number of networks.
         level: Confidence level.
+
+    Example: that of `mean_interval`.
     """
 
     mean: float
@@ -64,8 +66,19 @@ def mean_interval(
         groups: Group of each value, e.g. its task order.
         level: Confidence level, in (0, 1).
 
+    Returns:
+        The mean with its interval; the ends are NaN if there is one value, or one group.
+
     Raises:
         ValueError: If there is no value, a value is not finite, or the level is out of range.
+
+    Example:
+        >>> from ctxrnn.analysis import mean_interval
+        >>> interval = mean_interval([1.0, 2.0, 3.0])  # 2 +- 4.303 / sqrt(3)
+        >>> print(interval)
+        2.000 [-0.484, 4.484] (n = 3)
+        >>> interval.excludes_zero
+        False
     """
     array = one_per_network(values)
     check_level(level)
@@ -133,6 +146,16 @@ def bootstrap_interval(
     Raises:
         ValueError: If a value is not finite, or an argument is out of range.
         TypeError: If the statistic takes no `axis`.
+
+    Example:
+        >>> import numpy as np
+        >>> from ctxrnn.analysis import bootstrap_interval
+        >>> areas = [0.7, 0.72, 0.75, 0.76, 0.78, 0.8, 0.82, 0.99]
+        >>> interval = bootstrap_interval(areas, statistic=np.median)
+        >>> round(interval.mean, 3), interval.count
+        (0.77, 8)
+        >>> 0.7 <= interval.low < 0.77 < interval.high <= 0.99  # never beyond the values
+        True
     """
     array = one_per_network(values)
     codes = group_codes(groups, array.size)

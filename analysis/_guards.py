@@ -33,6 +33,8 @@ class OptimisationGuard:
         independent: Number of independent ones: groups, or cells.
         expected: Number of cells that would rise so far by the chance of the test trials alone, at
             most about. Training anew moves a network besides: compare with `falling`.
+
+    Example: that of `optimisation_guard`.
     """
 
     rise: Interval
@@ -84,8 +86,25 @@ def optimisation_guard(
             of Student's t (`mean_interval`).
         seed: Their seed.
 
+    Returns:
+        The mean rise, the cells that rose, and how many would by chance.
+
     Raises:
         ValueError: If a column is missing, a cell occurs twice, or none has both budgets.
+
+    Example:
+        >>> import pandas as pd
+        >>> from ctxrnn.analysis import optimisation_guard
+        >>> table = pd.DataFrame({
+        ...     "variant": "e-add", "units": 16, "tasks": 4, "order": 0,
+        ...     "seed": [0, 1, 2, 0, 1, 2], "budget": [1, 1, 1, 2, 2, 2],
+        ...     "relative_min": [0.80, 0.90, 0.85, 0.95, 0.90, 0.86],
+        ... })
+        >>> guard = optimisation_guard(table, trials=100)
+        >>> round(guard.rise.mean, 3)
+        0.053
+        >>> guard.rising["seed"].tolist()  # 0.15 is more than a standard error, 0.01 is not
+        [0]
     """
     check_count("trials", trials)
     small, large = factors
@@ -129,6 +148,18 @@ def best_rate(
 
     Raises:
         ValueError: If a column is missing or a cell has two rows with one rate.
+
+    Example:
+        >>> import pandas as pd
+        >>> from ctxrnn.analysis import best_rate
+        >>> table = pd.DataFrame({
+        ...     "variant": "e-add", "units": 16, "tasks": 4, "order": 0, "seed": [0, 0, 1, 1],
+        ...     "rate": [0.001, 0.003, 0.001, 0.003], "evaluation": [0.80, 0.90, 0.95, 0.85],
+        ... })
+        >>> print(best_rate(table, selection="evaluation")[["seed", "rate", "evaluation", "rates"]])
+           seed   rate  evaluation  rates
+        0     0  0.003        0.90      2
+        1     1  0.001        0.95      2
     """
     cell = [on] if isinstance(on, str) else list(on)
     check_columns(table, [selection, rate, *cell])

@@ -73,6 +73,21 @@ def capacity_synergy(
     Raises:
         ValueError: If a column or an arm is missing, a network occurs twice, a score is not
             finite, or the arms share no size.
+
+    Example:
+        >>> import pandas as pd
+        >>> from ctxrnn.analysis import capacity_synergy
+        >>> most = {"e-add": 2, "s-sym": 4, "es-add-sym": 8}  # tasks that each arm solves
+        >>> table = pd.DataFrame([
+        ...     {"variant": arm, "units": 16, "order": 0, "seed": seed, "tasks": tasks,
+        ...      "relative_min": 1.0 if tasks <= most[arm] else 0.5}
+        ...     for arm in most for seed in range(5) for tasks in (1, 2, 4, 8, 16)
+        ... ])
+        >>> found = capacity_synergy(
+        ...     table, combined="es-add-sym", single=("e-add", "s-sym"), continuous=False
+        ... )
+        >>> found[["synergy", "low", "high", "claim"]].values.tolist()  # 8 - max(2, 4)
+        [[4.0, 4.0, 4.0, True]]
     """
     import pandas as pd
 

@@ -56,6 +56,19 @@ def packing_exponent(
 
     Raises:
         ValueError: As `size_needed`.
+
+    Example:
+        >>> import pandas as pd
+        >>> from ctxrnn.analysis import packing_exponent
+        >>> table = pd.DataFrame([
+        ...     {"variant": "e-add", "units": units, "tasks": tasks, "order": 0, "seed": seed,
+        ...      "relative_min": 1.0 if units >= 4 * tasks else 0.5}
+        ...     for units in (2, 4, 8, 16, 32) for tasks in (1, 2, 4) for seed in (0, 1)
+        ... ])
+        >>> found = packing_exponent(table, continuous=False)  # N* = 4 K
+        >>> print(found[["variant", "gamma", "factor"]].round(6))
+          variant  gamma  factor
+        0   e-add    1.0     4.0
     """
     import pandas as pd
 
@@ -109,6 +122,19 @@ def packing_area(
     Args:
         units: N, at least two sizes that differ, at one K.
         solved: f at each size.
+
+    Returns:
+        The area, in [0, 1].
+
+    Raises:
+        ValueError: If the rows differ in length, hold fewer than two numbers, some that are not
+            finite or sizes that are not positive, or a size occurs twice.
+
+    Example:
+        >>> from ctxrnn.analysis import packing_area
+        >>> area = packing_area([8, 16, 32], [0.0, 0.5, 1.0])  # evenly spaced in log N
+        >>> round(area, 6)
+        0.5
     """
     n, f = np.asarray(units, dtype=float), np.asarray(solved, dtype=float)
     if n.ndim != 1 or n.shape != f.shape or n.size < 2:
@@ -135,6 +161,18 @@ def effective_number(similarity: Sequence[Sequence[float]] | np.ndarray) -> floa
 
     Args:
         similarity: S, (task, task).
+
+    Returns:
+        The number, from 1 to K.
+
+    Raises:
+        ValueError: If S is not square, or not finite.
+
+    Example:
+        >>> from ctxrnn.analysis import effective_number
+        >>> pairs = [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]]  # alike two by two
+        >>> round(effective_number(pairs), 6)
+        2.0
     """
     s = np.asarray(similarity, dtype=float)
     if s.ndim != 2 or s.shape[0] != s.shape[1] or not s.size or not np.isfinite(s).all():

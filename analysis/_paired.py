@@ -42,6 +42,8 @@ class Paired:
         count: Number of pairs.
         independent: Number of independent ones: groups, or pairs.
         left_out: Pairs of which one side was missing or NaN, by their pairing columns.
+
+    Example: that of `paired_difference`.
     """
 
     difference: Interval
@@ -99,8 +101,20 @@ def paired_difference(
         resamples: Resamples of the bootstrap, and sign flips of the p value if not all are tried.
         seed: Seed of both.
 
+    Returns:
+        The comparison.
+
     Raises:
         ValueError: If the rows differ in length, or a value is not finite.
+
+    Example:
+        >>> from ctxrnn.analysis import paired_difference
+        >>> a, b = [0.81, 0.84, 0.80, 0.86, 0.83, 0.85], [0.75, 0.80, 0.77, 0.79, 0.78, 0.80]
+        >>> found = paired_difference(a, b)
+        >>> round(found.difference.mean, 3), found.claim
+        (0.05, True)
+        >>> found.p  # all of one sign: 2 of 2^6 assignments
+        0.03125
     """
     first, second = one_per_network(a), one_per_network(b)
     if first.size != second.size:
@@ -163,6 +177,19 @@ def sign_flip_p(
         groups: Group of each pair.
         resamples: Number of random assignments above 16 values.
         seed: Their seed.
+
+    Returns:
+        p, in (0, 1].
+
+    Raises:
+        ValueError: If there is no value, or one is not finite.
+
+    Example:
+        >>> from ctxrnn.analysis import sign_flip_p
+        >>> sign_flip_p([0.1, 0.2, 0.1, 0.3, 0.2])  # 2 of 2^5 assignments are as far from 0
+        0.0625
+        >>> sign_flip_p([0.1, -0.1])
+        1.0
     """
     d = one_per_network(differences)
     check_count("resamples", resamples)
@@ -209,8 +236,24 @@ def paired(
         resamples: See `paired_difference`.
         seed: See `paired_difference`.
 
+    Returns:
+        The comparison; `left_out` lists the pairs that were not complete.
+
     Raises:
         ValueError: If a column or an arm is missing, a pair occurs twice, or none is complete.
+
+    Example:
+        >>> import pandas as pd
+        >>> from ctxrnn.analysis import paired
+        >>> table = pd.DataFrame({
+        ...     "variant": ["s-sym", "s-sym", "s-sym", "e-add", "e-add"], "order": 0,
+        ...     "seed": [0, 1, 2, 0, 1], "area": [0.80, 0.84, 0.90, 0.75, 0.77],
+        ... })
+        >>> found = paired(table, "area", a="s-sym", b="e-add")
+        >>> round(found.difference.mean, 3), found.count
+        (0.06, 2)
+        >>> found.left_out  # order and seed of a network without a partner
+        ((0, 2),)
     """
     joined, left_out = joined_arms(table, [value], by=by, arms=(a, b), on=on, groups=groups)
     found = paired_difference(

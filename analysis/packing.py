@@ -44,6 +44,17 @@ def solved_fraction(relative: Sequence[float] | np.ndarray, theta: float = 0.9) 
     Args:
         relative: Accuracy over its ceiling, one number per task.
         theta: Criterion.
+
+    Returns:
+        f, in [0, 1].
+
+    Raises:
+        ValueError: If there is no score, a score is not finite, or theta is not positive.
+
+    Example:
+        >>> from ctxrnn.analysis import solved_fraction
+        >>> solved_fraction([1.0, 0.95, 0.9, 0.6])  # theta = 0.9: three of four tasks
+        0.75
     """
     scores = np.asarray(relative, dtype=float)
     check_positive("theta", theta)
@@ -101,6 +112,19 @@ def capacity(
 
     Raises:
         ValueError: If a column is missing, a network occurs twice, or a score is not finite.
+
+    Example:
+        >>> import pandas as pd
+        >>> from ctxrnn.analysis import capacity
+        >>> table = pd.DataFrame({
+        ...     "variant": "e-add", "units": 16, "order": 0, "seed": 0,
+        ...     "tasks": [1, 2, 4, 8], "relative_min": [1.0, 0.97, 0.92, 0.6],
+        ... })
+        >>> print(capacity(table, theta=0.9)[["variant", "units", "capacity"]])
+          variant  units  capacity
+        0   e-add     16       4.0
+        >>> capacity(table, theta=0.9, continuous=True)["capacity"].round(2).tolist()
+        [4.25]
     """
     import pandas as pd
 
@@ -176,6 +200,17 @@ def size_needed(
 
     Raises:
         ValueError: If a column is missing, a network occurs twice, or a score is not finite.
+
+    Example:
+        >>> import pandas as pd
+        >>> from ctxrnn.analysis import size_needed
+        >>> table = pd.DataFrame({
+        ...     "variant": "e-add", "tasks": 4, "order": 0, "seed": 0,
+        ...     "units": [8, 16, 32, 64], "relative_min": [0.5, 0.8, 0.93, 1.0],
+        ... })
+        >>> print(size_needed(table, theta=0.9)[["variant", "tasks", "size"]])
+          variant  tasks  size
+        0   e-add      4  32.0
     """
     import pandas as pd
 
@@ -220,6 +255,20 @@ def next_size(
     Returns:
         A size of the grid, or None when the answer is known: the smallest N that passed, or that
         the grid has none.
+
+    Raises:
+        ValueError: If the grid has no size or one below 1, a score is not finite, or theta is not
+            positive.
+
+    Example:
+        >>> from ctxrnn.analysis import next_size
+        >>> grid = [8, 16, 32, 64, 128]
+        >>> next_size({}, grid)  # the middle first
+        32
+        >>> next_size({32: 0.95}, grid)  # 32 units do; fewer may, too
+        8
+        >>> next_size({32: 0.95, 8: 0.5, 16: 0.8}, grid) is None  # 32 it is
+        True
     """
     check_positive("theta", theta)
     sizes = sorted({int(n) for n in grid})

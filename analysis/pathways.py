@@ -45,6 +45,19 @@ def cross_context(network: CTRNN, tasks: Tasks, *, trials: int, seed: int) -> pd
 
     Raises:
         ValueError: If the network has no pathway, or the tasks do not fit it.
+
+    Example:
+        >>> from ctxrnn import CTRNN, TrainConfig, train
+        >>> from ctxrnn.analysis import cross_context
+        >>> from ctxrnn.tasks import task_set
+        >>> tasks = task_set(["rtgo", "rtanti"], dt=100, ring=4)
+        >>> network = CTRNN(tasks.inputs, 16, tasks.outputs, "e-add", contexts=2, dt=100, seed=0)
+        >>> history = train(network, tasks, TrainConfig(steps=100, learning_rate=0.03), seed=0)
+        >>> print(cross_context(network, tasks, trials=20, seed=0).round(2))  # opposite answers
+        context  rtgo  rtanti
+        task
+        rtgo     1.00   -0.33
+        rtanti  -0.33    1.00
     """
     import pandas as pd
 
@@ -86,10 +99,25 @@ def conflicting_contexts(network: CTRNN, tasks: Tasks, *, trials: int, seed: int
         to (p - chance) / (ceiling - chance), as_excitability_normalised and
         as_synaptic_normalised; clean_excitability and clean_synaptic, the normalised accuracy on
         the same trials without a conflict; and preference, as_excitability_normalised less
-        as_synaptic_normalised: 1 where the excitability decides, -1 where the synapses do.
+        as_synaptic_normalised: 1 or more where the excitability decides, -1 or less where the
+        synapses do (more, where the task that is not obeyed is done worse than by chance).
 
     Raises:
         ValueError: If the network lacks a pathway, or the tasks do not fit it.
+
+    Example:
+        >>> from ctxrnn import CTRNN, TrainConfig, train
+        >>> from ctxrnn.analysis import conflicting_contexts
+        >>> from ctxrnn.tasks import task_set
+        >>> tasks = task_set(["rtgo", "rtanti"], dt=100, ring=4)
+        >>> network = CTRNN(9, 16, 5, "es-add-sym", contexts=2, dt=100, seed=0)
+        >>> network.modulation.pathways[1].h.data[:] = 0  # synapses take no notice of the context
+        >>> history = train(network, tasks, TrainConfig(steps=100, learning_rate=0.03), seed=0)
+        >>> table = conflicting_contexts(network, tasks, trials=20, seed=0)
+        >>> print(table[["excitability", "synaptic", "as_excitability", "as_synaptic"]])
+          excitability synaptic  as_excitability  as_synaptic
+        0         rtgo   rtanti              1.0          0.0
+        1       rtanti     rtgo              1.0          0.0
     """
     import pandas as pd
 
@@ -160,6 +188,20 @@ def frozen_pathway(
 
     Raises:
         ValueError: If the network lacks the pathway, or the tasks do not fit it.
+
+    Example:
+        >>> from ctxrnn import CTRNN, TrainConfig, train
+        >>> from ctxrnn.analysis import frozen_pathway
+        >>> from ctxrnn.tasks import task_set
+        >>> tasks = task_set(["rtgo", "rtanti"], dt=100, ring=4)
+        >>> network = CTRNN(9, 16, 5, "es-add-sym", contexts=2, dt=100, seed=0)
+        >>> network.modulation.pathways[1].h.data[:] = 0  # synapses take no notice of the context
+        >>> history = train(network, tasks, TrainConfig(steps=100, learning_rate=0.03), seed=0)
+        >>> for pathway in ("synaptic", "excitability"):
+        ...     table = frozen_pathway(network, tasks, pathway=pathway, trials=20, seed=0)
+        ...     print(pathway, "costs much:", bool(table["cost"].mean() > 0.2))
+        synaptic costs much: False
+        excitability costs much: True
     """
     import pandas as pd
 

@@ -44,6 +44,8 @@ class Psychometric:
         deviance: 2 (log-likelihood of the shares themselves - that of the fit).
         freedom: Its degrees of freedom: strengths - parameters.
         intercept: -slope bias, which is defined for slope 0 too.
+
+    Example: that of `fit_psychometric`.
     """
 
     bias: float
@@ -89,8 +91,20 @@ def fit_psychometric(
         lapses: Lapse rates: "none", "equal" (low = high) or "free".
         most: Upper bound of each, below 1/2.
 
+    Returns:
+        The fit; call it for the shares that it predicts.
+
     Raises:
         ValueError: If counts are none, or there are fewer different strengths than parameters.
+
+    Example:
+        >>> from ctxrnn.analysis import fit_psychometric
+        >>> strengths, chosen = [-1, 0, 1, 2, 3], [12, 27, 50, 73, 88]  # of 100 trials each
+        >>> curve = fit_psychometric(strengths, chosen, [100] * 5, lapses="none")
+        >>> round(curve.bias, 2), round(curve.slope, 2)
+        (1.0, 1.0)
+        >>> curve([1, 9]).round(2).tolist()
+        [0.5, 1.0]
     """
     if link not in _LINKS:
         raise unknown_name("link", link, _LINKS)
@@ -251,6 +265,18 @@ def choice_table(
 
     Returns:
         Columns strength, share, low, high, chosen, trials; in order of strength.
+
+    Raises:
+        ValueError: If rows differ in length, strengths are not finite, counts exceed trials, or the
+            level lies outside (0, 1).
+
+    Example:
+        >>> from ctxrnn.analysis import choice_table
+        >>> strengths, chosen = [-1, -1, -1, -1, 1, 1, 1, 1], [0, 0, 0, 1, 1, 1, 1, 1]
+        >>> print(choice_table(strengths, chosen).round(2))
+           strength  share   low  high  chosen  trials
+        0      -1.0   0.25  0.05   0.7       1       4
+        1       1.0   1.00  0.51   1.0       4       4
     """
     import pandas as pd
 

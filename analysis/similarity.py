@@ -28,6 +28,8 @@ class MatrixCorrelation:
         contexts: K.
         permutations: How many were used; K! where they are all.
         exact: Whether they are all.
+
+    Example: that of `similarity_of_tasks`.
     """
 
     correlation: float
@@ -64,9 +66,21 @@ def similarity_of_tasks(
             drawn.
         seed: Seed of the draw.
 
+    Returns:
+        Spearman's rho with the p of the test.
+
     Raises:
         ValueError: If matrices differ in shape or labels, have fewer than three contexts, or hold
             values off the diagonal that are not finite.
+
+    Example:
+        >>> import numpy as np
+        >>> from ctxrnn.analysis import similarity_of_tasks
+        >>> weights = np.array([[1, 0.9, 0.2, 0.1], [0.9, 1, 0.3, 0.15], [0.2, 0.3, 1, 0.8],
+        ...                     [0.1, 0.15, 0.8, 1]])
+        >>> behaviour = weights**2  # another measure that puts the pairs in the same order
+        >>> print(similarity_of_tasks(weights, behaviour))  # one of 4! = 24 orders
+        rho = 1.000, p = 0.0417 (exact, K = 4)
     """
     check_count("permutations", permutations)
     first, second = _ordered(first, second)
