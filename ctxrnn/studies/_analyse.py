@@ -67,6 +67,16 @@ def analyse(
     Raises:
         ValueError: If the tasks are not known or do not fit, or the folder holds other things.
         OSError: If a file cannot be read or written.
+
+    Example:
+        >>> from ctxrnn import CTRNN
+        >>> from ctxrnn.studies import analyse
+        >>> from ctxrnn.tasks import task_set
+        >>> tasks = task_set("go", dt=50, ring=8)
+        >>> network = CTRNN(tasks.inputs, 8, tasks.outputs, dt=50)  # in earnest a trained one
+        >>> folder = analyse(network, tasks, "analysis", trials=4, starts=4)
+        >>> (folder / "report.html").exists(), (folder / "fixed_points.csv").exists()
+        (True, True)
     """
     from threadpoolctl import threadpool_limits
     from tqdm import tqdm

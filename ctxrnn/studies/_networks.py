@@ -49,6 +49,18 @@ class Trained:
         history: How training went.
         cell: The cell.
         seed: Seed for the measure; networks that are paired have the same.
+
+    Example:
+        >>> from ctxrnn import TrainConfig, evaluate
+        >>> from ctxrnn.studies import NetworkSettings, Study
+        >>> few = TrainConfig(steps=4, batch=8, evaluation_trials=8)  # only to be quick
+        >>> base = NetworkSettings(tasks=("go", "anti"), train=few, test_trials=8)
+        >>> def measure(trained):
+        ...     return evaluate(trained.network, trained.tasks, 64, generator=trained.seed)
+        >>> study = Study("accuracy", {"variant": ["e-add"], "units": [16]}, measure, base=base)
+        >>> table = study.run("results", executor="inline")
+        >>> [name for name in table if name in base.tasks]  # columns of the table of cells
+        ['go', 'anti']
     """
 
     network: CTRNN

@@ -36,7 +36,7 @@ class NetworkSettings:
         ring: Units of each stimulus ring.
         input_noise: Factor on neurogym's stimulus noise.
         tau: Time constant in ms.
-        noise: Recurrent noise.
+        noise: sigma, standard deviation of the recurrent noise.
         form: "current" or "rate".
         nonlinearity: phi.
         train: How to train.
@@ -45,6 +45,16 @@ class NetworkSettings:
         test_trials: Fresh trials per task of the clean test.
         seed: Seed of everything.
         device: "cpu" or "cuda"; on a GPU the networks of a group are computed as one.
+
+    Raises:
+        ValueError: If a number is out of range, a task occurs twice, or the device is unknown.
+
+    Example:
+        >>> from ctxrnn.studies import NetworkSettings, plan_network
+        >>> base = NetworkSettings(tasks=("go", "anti", "dm1"), dt=20.0)
+        >>> plan = plan_network(base, {"variant": "e-add", "units": 32})
+        >>> plan.tasks, plan.trials["dt"]
+        (('go', 'anti', 'dm1'), 20.0)
     """
 
     tasks: tuple[str, ...] = TEN_TASKS
@@ -90,6 +100,13 @@ class Plan:
         training: "clean", or "ambiguous": with mixed contexts.
         bank: Trials per task in the pool, or 0.
         seed: Seed of its initial values, trials and noise.
+
+    Example:
+        >>> from ctxrnn.studies import NetworkSettings, plan_network
+        >>> cells = [{"variant": variant, "units": 32, "seed": 0} for variant in ("e-add", "s-sym")]
+        >>> drive, scaling = (plan_network(NetworkSettings(), cell) for cell in cells)
+        >>> drive.company == scaling.company  # networks of one seed see the same trials
+        True
     """
 
     variant: str
@@ -137,8 +154,21 @@ def plan_network(base: NetworkSettings, cell: Mapping[str, Any]) -> Plan:
     of the variant. All others, misspelt ones too, only label the cell. A value of None leaves the
     default.
 
+    Args:
+        base: What the networks have in common.
+        cell: Names of axes and their values.
+
     Raises:
         ValueError: If the variant or the size is missing, or a value is out of range.
+
+    Example:
+        >>> from ctxrnn.studies import NetworkSettings, plan_network
+        >>> cell = {"variant": "s-full", "size": 64, "matching": "M2", "tasks": 5, "steps": 1000}
+        >>> plan = plan_network(NetworkSettings(), cell)
+        >>> plan.tasks, plan.train.steps
+        (('go', 'anti', 'dlygo', 'dlyanti', 'dm1'), 1000)
+        >>> plan.units  # so that it has no more parameters than e-add with 64
+        32
     """
     given = {name: value for name, value in cell.items() if value is not None}
     if "variant" not in given:

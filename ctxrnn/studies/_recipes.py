@@ -64,7 +64,13 @@ _PLACES = {
 
 
 def study_names() -> tuple[str, ...]:
-    """Return the names of the studies that come with the package."""
+    """Return the names of the studies that come with the package.
+
+    Example:
+        >>> from ctxrnn.studies import study_names
+        >>> study_names()[:4]
+        ('learning', 'ambiguity', 'packing', 'load')
+    """
     return tuple(_PLACES)
 
 
@@ -92,6 +98,15 @@ def study(name: str | Path, scale: str = "quick", assignments: Sequence[str] = (
     Raises:
         ValueError: For unknown names, scales or settings.
         FileNotFoundError: If there is no such file.
+
+    Example:
+        >>> from ctxrnn.studies import study
+        >>> packing = study("packing", "smoke")
+        >>> packing.question
+        'How many tasks fit into N units, with each pathway and with both?'
+        >>> learning = study("learning", "smoke", ["variants=none,s-sym", "seeds=1"])
+        >>> [cell["variant"] for cell in learning.cells()]
+        ['none', 's-sym']
     """
     if Path(name).suffix == ".py":
         return from_file(Path(name), scale).changed(assignments)

@@ -44,6 +44,17 @@ class ReproduceSettings:
             dynamics out.
         dynamics_trials: Trials per task whose states are visited for them.
         base: What the networks have in common.
+
+    Raises:
+        ValueError: If a number is out of range, levels do not rise from 0 to 0.5 or more, a variant
+            is unknown or named twice, or there is one task only.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> from ctxrnn.studies import SCALES
+        >>> settings = replace(SCALES["quick"], seeds=5)
+        >>> len(settings.variants) * settings.seeds  # networks that `reproduce` trains
+        20
     """
 
     variants: tuple[str, ...] = ("none", "e-add", "s-sym", "es-add-sym")
@@ -251,6 +262,14 @@ def reproduce(
     Raises:
         ValueError: For unknown scales, or a folder that holds other results.
         RuntimeError: If a network could not be trained; the others are kept.
+
+    Example:
+        >>> from ctxrnn.studies import SCALES, reproduce
+        >>> SCALES["smoke"].variants
+        ('none', 'e-add', 's-sym', 'es-add-sym')
+        >>> folder = reproduce("smoke", workers=2)  # doctest: +SKIP
+        >>> (folder / "report.html").exists()  # doctest: +SKIP
+        True
     """
     import time
 

@@ -265,9 +265,25 @@ def load_sequence_model(path: str | Path) -> tuple[SequenceModel, dict[str, Any]
     The layer is `model.layer` (a `ModulatedRNN`, or torch's), with `model.embedding` and
     `model.readout`.
 
+    Args:
+        path: The file, one of `networks/` in a results folder.
+
+    Returns:
+        The model, in evaluation mode; and its notes, among them "cell", the axes of its cell.
+
     Raises:
         FileNotFoundError: If there is no such file.
         CheckpointError: If it is not a whole, unaltered model of this kind.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> from ctxrnn.studies import load_sequence_model, study
+        >>> few = ["models=e-gain", "options=characters=2000", "updates=2", "seeds=1"]
+        >>> language = replace(study("language", "smoke", few), figure=None)  # only to be quick
+        >>> table = language.run("results", executor="inline")
+        >>> model, notes = load_sequence_model("results/networks/text-4000-e-gain-0.safetensors")
+        >>> model.layer.variant, model.layer.contexts
+        ('e-gain', 3)
     """
     tensors, header = read_tensors(path, _KIND)
     try:

@@ -67,6 +67,19 @@ class Study:
         foreseen: Returns cells that will probably follow where the grid is a function, for the
             cost model.
         ready: Called before the first cell; raises what says that data or a library is missing.
+
+    Example:
+        >>> from ctxrnn import TrainConfig
+        >>> from ctxrnn.studies import NetworkSettings, Study
+        >>> few = TrainConfig(steps=4, batch=8, evaluation_trials=8)  # only to be quick
+        >>> base = NetworkSettings(tasks=("go", "anti"), train=few, test_trials=8)
+        >>> study = Study("sizes", {"variant": ["none", "e-add"], "units": [16, 32]}, base=base)
+        >>> table = study.run("results", executor="inline")
+        >>> table.pivot(index="variant", columns="units", values="parameters")
+        units     16    32
+        variant
+        e-add    729  1961
+        none     697  1897
     """
 
     name: str
