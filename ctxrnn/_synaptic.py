@@ -203,7 +203,7 @@ class Additive(AbstractModulation):
 
     Example:
         >>> import torch
-        >>> from ctxrnn import Additive, CTRNN
+        >>> from ctxrnn import CTRNN, Additive
         >>> pathway = Additive(units=32, contexts=4, rank=2)
         >>> network = CTRNN(inputs=3, units=32, outputs=1, modulation=pathway)
         >>> change = network.circuit(torch.eye(4)).dense_weight() - network.weight

@@ -229,7 +229,12 @@ class TaskSet:
         )
 
     def bank(self, trials_per_task: int, *, generator: torch.Generator | int) -> TrialBank:
-        """Draw a pool of trials once, from which batches are then picked (see `TrialBank`)."""
+        """Draw a pool of trials once, from which batches are then picked (see `TrialBank`).
+
+        Args:
+            trials_per_task: Trials of each task in the pool.
+            generator: Source of randomness, or a seed.
+        """
         from ._bank import TrialBank
 
         return TrialBank(self, trials_per_task, generator=generator)

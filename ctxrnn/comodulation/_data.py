@@ -77,7 +77,11 @@ class Examples:
         return len(self.labels)
 
     def read(self, which: Tensor) -> Tensor:
-        """Return inputs of some examples."""
+        """Return inputs of some examples, (example, channel, height, width), in their order.
+
+        Args:
+            which: Numbers of the examples, (example,) int64.
+        """
         if self.rows is not None:
             return torch.as_tensor(self.inputs.read(self.rows[which.numpy()]))
         if isinstance(self.inputs, Tensor):
