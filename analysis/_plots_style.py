@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import matplotlib as mpl
 import numpy as np
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -52,7 +53,11 @@ NAMES: Mapping[str, str] = {
     "both": "both pathways",
 }
 
+# The same palette for lines of no mechanism.
+_CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#666666")
+
 STYLE: Mapping[str, Any] = {
+    "axes.prop_cycle": cycler(color=_CYCLE),
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.labelsize": 8,

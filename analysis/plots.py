@@ -88,9 +88,9 @@ def learning_curves(ax: Axes, learning: pd.DataFrame, *, target: float | None = 
         ax.axhline(target, color="0.75", linewidth=0.8, zorder=0)
         ax.annotate(
             f"{target:.2f}",
-            (1, target),
+            (0.01, target),
             xycoords=("axes fraction", "data"),
-            ha="right",
+            ha="left",
             va="bottom",
             fontsize=6,
             color="0.45",
