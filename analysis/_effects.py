@@ -34,6 +34,8 @@ class ContextEffects:
         base: W, (unit, unit); None where a pathway brings its own matrix (`s-lowrankW`, `s-full`).
         acting: Which of "drive", "threshold", "gain" and "weight" a pathway sets; the others are
             the same in all contexts.
+
+    Example: that of `context_effects`.
     """
 
     drive: np.ndarray
@@ -97,9 +99,24 @@ def context_effects(network: CTRNN, contexts: Values | Contexts | None = None) -
         network: A network with at least one pathway, e.g. a member of `ensemble.unstack()`.
         contexts: c, (context, K), or one for each pathway; None takes each context by itself.
 
+    Returns:
+        The parameters in each context, and which of them the pathways set.
+
     Raises:
         TypeError: If it is no single network.
         ValueError: If it has no pathway, or contexts do not fit it.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn import CTRNN
+        >>> from ctxrnn.analysis import context_effects
+        >>> network = CTRNN(1, 2, 1, "e-gain", contexts=2, seed=0)
+        >>> network.modulation.pathways[0].Gamma.data[:] = torch.tensor([[0.0, 1.0], [0.5, 0.0]])
+        >>> effects = context_effects(network)
+        >>> effects.acting, effects.gain.tolist()  # (context, unit)
+        (('gain',), [[1.0, 1.5], [2.0, 1.0]])
+        >>> effects.change("gain").tolist()
+        [[0.0, 0.5], [1.0, 0.0]]
     """
     if not isinstance(network, CTRNN):
         raise TypeError(

@@ -33,6 +33,18 @@ def switched_context(
 
     Returns:
         c^v, (trial, time, context), or (trial, context) where it does not vary.
+
+    Raises:
+        ValueError: If a time constant is negative, or shapes do not fit.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn.analysis import switched_context
+        >>> task, other = torch.eye(2)[[0]], torch.eye(2)[[1]]
+        >>> switched_context(task, other, delay=0.0, tau=100.0, dt=100.0, steps=3)  # 1, 1/e, 1/e^2
+        tensor([[[0.0000, 1.0000],
+                 [0.6321, 0.3679],
+                 [0.8647, 0.1353]]])
     """
     check_not_negative("tau", tau, "ms")
     if delay >= 0:
@@ -60,6 +72,19 @@ def filtered_noise_variance(tau: float, tau_n: float, dt: float) -> float:
         tau: Time constant of the filter in ms; 0 for none.
         tau_n: Correlation time of the noise in ms; 0 for white noise.
         dt: Time step in ms.
+
+    Returns:
+        The variance, in (0, 1].
+
+    Raises:
+        ValueError: If a time constant is negative.
+
+    Example:
+        >>> from ctxrnn.analysis import filtered_noise_variance
+        >>> round(filtered_noise_variance(tau=100.0, tau_n=100.0, dt=1.0), 3)  # 100 / (100 + 100)
+        0.5
+        >>> filtered_noise_variance(tau=0.0, tau_n=100.0, dt=1.0)  # no filter
+        1.0
     """
     a, b = _decay("tau_n", tau_n, dt), _decay("tau", tau, dt)
     return _covariance(a, b, b)
@@ -96,6 +121,17 @@ def context_noise(
 
     Returns:
         The noise behind each filter, (trial, time, context) each.
+
+    Raises:
+        ValueError: If a time constant is negative.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn.analysis import context_noise
+        >>> draws = torch.randn(2 + 10, 20_000, 1, generator=torch.Generator().manual_seed(0))
+        >>> seen_e, seen_s = context_noise(draws, tau_n=100.0, tau_e=0.0, tau_s=100.0, dt=10.0)
+        >>> round(seen_e.var().item(), 1), round(seen_s.var().item(), 1)  # unfiltered and filtered
+        (1.0, 0.5)
     """
     a, b, d = (
         _decay(name, tau, dt)

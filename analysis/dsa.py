@@ -37,6 +37,8 @@ class DelayEmbedding:
             over that of predicting no change; mean over systems and folds; above 1 where the rank
             leaves out more of a state than changes in a step), spread (its standard error over
             folds).
+
+    Example: that of `dsa_embedding`.
     """
 
     delays: int
@@ -100,6 +102,19 @@ def dsa_distance(
         ImportError: If dsa-metric is not installed.
         ValueError: If trajectories are not of the shapes above, not finite, too short or too few
             for the delays, or of a rank below `rank`.
+
+    Example:
+        >>> import numpy as np
+        >>> from ctxrnn.analysis import dsa_distance
+        >>> def turning(speed, height=1.0):  # round an ellipse, radians a step, from 8 places
+        ...     angle = np.arange(8)[:, None] * np.pi / 4 + speed * np.arange(20)
+        ...     return np.stack([np.cos(angle), height * np.sin(angle)], axis=-1)
+        >>> options = {"delays": 1, "rank": 2}
+        >>> a, b = turning(0.2), turning(0.2, height=3.0)  # one dynamics in two shapes
+        >>> round(dsa_distance(a, b, **options), 3)  # doctest: +SKIP
+        0.0
+        >>> round(dsa_distance(a, turning(0.6), **options), 3)  # doctest: +SKIP
+        0.4
     """
     options = _Options(delays, rank, measure, starts, seed, device)
     first, second = _operators({"a": a, "b": b}, options)
@@ -130,9 +145,24 @@ def dsa_matrix(
         seed: Seed of the starts and folds.
         device: Where the singular vectors are computed.
 
+    Returns:
+        (system, system), symmetric with 0 on the diagonal, in the unit of `dsa_distance`.
+
     Raises:
         ImportError: If dsa-metric is not installed.
         ValueError: As `dsa_distance`.
+
+    Example:
+        >>> import numpy as np
+        >>> from ctxrnn.analysis import dsa_matrix
+        >>> angle = np.arange(8)[:, None] * np.pi / 4  # round a circle, from 8 places
+        >>> angles = {"slow": angle + 0.2 * np.arange(20), "fast": angle + 0.6 * np.arange(20)}
+        >>> systems = {name: np.stack([np.cos(a), np.sin(a)], -1) for name, a in angles.items()}
+        >>> options = {"delays": 1, "rank": 2, "measure": "wasserstein"}
+        >>> print(dsa_matrix(systems, **options).round(3))  # doctest: +SKIP
+               slow   fast
+        slow  0.000  0.397
+        fast  0.397  0.000
     """
     import pandas as pd
 
@@ -177,10 +207,22 @@ def dsa_embedding(
         seed: Seed of the split. Systems with as many trials are split alike.
         device: Where the singular vectors are computed.
 
+    Returns:
+        The delays and the rank chosen, with the errors of all that were tried.
+
     Raises:
         ImportError: If dsa-metric is not installed.
         ValueError: If trajectories are not as `dsa_distance` needs them, a system has a single
             trial, or no pair fits.
+
+    Example:
+        >>> import numpy as np
+        >>> from ctxrnn.analysis import dsa_embedding
+        >>> angle = np.arange(8)[:, None] * np.pi / 4 + 0.2 * np.arange(20)
+        >>> systems = {"one unit of two": np.cos(angle)[..., None]}  # (trial, time, unit)
+        >>> found = dsa_embedding(systems)  # doctest: +SKIP
+        >>> found.delays, found.rank  # doctest: +SKIP
+        (2, 2)
     """
     import pandas as pd
 

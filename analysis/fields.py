@@ -42,6 +42,8 @@ class VectorField(ABC):
         labels: What each condition is, as columns: name -> one value per condition.
         piecewise: Whether R is linear between kinks.
         dtype: Precision, float64 but for what `coarse` returns.
+
+    Example: that of `vector_field`.
     """
 
     units: int
@@ -173,6 +175,17 @@ class NetworkField(VectorField):
     Raises:
         ValueError: For wrong shapes, contexts or stimuli that vary in time, or numbers that are not
             finite.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn import CTRNN
+        >>> from ctxrnn.analysis import NetworkField
+        >>> network = CTRNN(1, 1, 1, "e-gain", contexts=2, tau=100.0, seed=0)
+        >>> network.weight.data[:] = 0.5
+        >>> network.modulation.pathways[0].Gamma.data[:] = torch.tensor([[0.0, 2.0]])
+        >>> field = NetworkField(network, torch.eye(2))  # gain G = 1 in one context, 3 in the other
+        >>> field.linearisation([[0.0], [0.0]], [0, 1]).flatten()  # (-1 + 0.5 G) / 100 ms
+        tensor([-0.0050,  0.0050], dtype=torch.float64)
     """
 
     def __init__(
@@ -287,6 +300,24 @@ class ContextPath:
         start: a, (context,), or one for each pathway.
         end: b; give one pathway the same context at both ends to move the other alone.
         inputs: u, (input,); None is 0.
+
+    Raises:
+        ValueError: For several contexts or stimuli, or a network without contexts.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn import CTRNN
+        >>> from ctxrnn.analysis import ContextPath, find_fixed_points
+        >>> network = CTRNN(1, 1, 1, "e-add", contexts=2, seed=0)
+        >>> network.weight.data[:] = 2.0
+        >>> network.modulation.pathways[0].E.data[:] = torch.tensor([[-1.0, 1.0]])
+        >>> path = ContextPath(network, [1.0, 0.0], [0.0, 1.0])
+        >>> for share in (0.0, 0.5, 1.0):  # where no context prevails there are two stable points
+        ...     points = find_fixed_points(path(share), starts=[[-3.0], [3.0]])
+        ...     print(share, points.x[points.stable].round(2).tolist())
+        0.0 [[-2.99]]
+        0.5 [[-1.92], [1.92]]
+        1.0 [[2.99]]
     """
 
     def __init__(
@@ -405,6 +436,20 @@ class FunctionField(VectorField):
             find it.
         tau: Time constant in ms that makes dx/dt a residual of the size of x.
         device: Where it is computed.
+
+    Raises:
+        ValueError: For sizes below one, times that are not positive, or a function that does not
+            return a state for each.
+
+    Example:
+        >>> from ctxrnn.analysis import FunctionField, find_fixed_points
+        >>> field = FunctionField(lambda x: (x - x**3) / 10, units=1, tau=10.0)  # dx/dt, per ms
+        >>> points = find_fixed_points(field, starts=[[-2.0], [2.0]])
+        >>> sorted(zip(points.x[:, 0].round(3).tolist(), points.kind))
+        [(-1.0, 'stable node'), (0.0, 'unstable node'), (1.0, 'stable node')]
+        >>> steps = FunctionField(lambda x: x / 2 + 1, units=1, step=20.0)  # a map, 20 ms a step
+        >>> find_fixed_points(steps, starts=[[0.0]]).x.tolist()
+        [[2.0]]
     """
 
     def __init__(
@@ -484,9 +529,22 @@ def module_field(module: nn.Module, inputs: Values, *, step: float = 1.0) -> Fun
         inputs: u of each condition, (condition, input) or (input,).
         step: Duration of a step in ms.
 
+    Returns:
+        The map, whose units are all numbers of the module's state.
+
     Raises:
         TypeError: For other modules: wrap them in a function and use `FunctionField`.
         ValueError: For two directions, projections, or inputs of a wrong shape.
+
+    Example:
+        >>> from torch import nn
+        >>> from ctxrnn.analysis import find_fixed_points, module_field
+        >>> cell = nn.RNNCell(1, 1, bias=False)
+        >>> cell.weight_hh.data[:] = 2.0
+        >>> field = module_field(cell, [0.0], step=20.0)  # x <- tanh(2 x), 20 ms a step
+        >>> points = find_fixed_points(field, starts=[[-1.0], [1.0]])
+        >>> sorted(zip(points.x[:, 0].round(3).tolist(), points.kind))
+        [(-0.958, 'stable node'), (0.0, 'unstable node'), (0.958, 'stable node')]
     """
     own: Any = copy.deepcopy(module).to(torch.float64).eval()
     layers = isinstance(own, nn.RNN | nn.GRU | nn.LSTM)
@@ -538,6 +596,24 @@ def vector_field(
             `VectorField`, which has its conditions already.
         context: See `NetworkField`.
         inputs: See `NetworkField`; None is 0.
+
+    Returns:
+        The field, with one condition for each context and stimulus.
+
+    Raises:
+        TypeError: For another system.
+        ValueError: If contexts or inputs do not fit the system.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn import CTRNN
+        >>> from ctxrnn.analysis import vector_field
+        >>> network = CTRNN(1, 2, 1, "e-add", contexts=2, tau=100.0, seed=0)
+        >>> network.modulation.pathways[0].E.data[:] = 10 * torch.eye(2)  # a unit for each context
+        >>> field = vector_field(network, torch.eye(2))
+        >>> field.velocity(torch.zeros(2, 2), [0, 1])  # E c / tau, per ms
+        tensor([[0.1000, 0.0000],
+                [0.0000, 0.1000]], dtype=torch.float64)
     """
     if isinstance(system, VectorField):
         if context is not None or inputs is not None:

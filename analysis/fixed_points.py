@@ -63,6 +63,8 @@ class FixedPoints:
         field: The system.
         marginal: Modes with |Re lambda| / rate below this count as marginal.
         slow_limit: |R| that slow points have at most.
+
+    Example: that of `find_fixed_points`.
     """
 
     x: np.ndarray
@@ -244,9 +246,25 @@ def find_fixed_points(
             start by SciPy's Newton-Krylov method; slow points are then the calmest states of the
             flow), or "auto", which takes the second above 4,000 units.
 
+    Returns:
+        The points, with their stability, and what became of every start.
+
     Raises:
         ValueError: If there is no start, shapes do not fit, numbers are not finite, contexts or
             inputs vary in time, or an argument is out of range.
+
+    Example:
+        >>> from ctxrnn import CTRNN
+        >>> from ctxrnn.analysis import find_fixed_points
+        >>> network = CTRNN(1, 1, 1, seed=0)
+        >>> network.weight.data[:] = 2.0  # x = 2 tanh(x) has three roots
+        >>> points = find_fixed_points(network, starts=[[-3.0], [3.0]])
+        >>> points.x[:, 0].round(3).tolist(), points.kind.tolist()
+        ([-1.915, 1.915, 0.0], ['stable node', 'stable node', 'unstable node'])
+        >>> points.count.tolist()  # starts that came to each; the last was found between the others
+        [1, 1, 0]
+        >>> points.time_constants[:, 0].round().tolist()  # ms; negative where it grows
+        [120.0, 120.0, -100.0]
     """
     positive = {"tolerance": tolerance, "unique": unique, "outlier": outlier, "reach": reach}
     for name, value in positive.items():
@@ -462,6 +480,18 @@ def visited_states(
 
     Returns:
         (count, unit), float64.
+
+    Raises:
+        ValueError: If the states have fewer than two axes, or there is none.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn import CTRNN
+        >>> from ctxrnn.analysis import visited_states
+        >>> network = CTRNN(2, 8, 1, seed=0)
+        >>> run = network(torch.ones(4, 50, 2), generator=0)  # 4 trials of 50 steps
+        >>> visited_states(run, 100).shape, visited_states(run, 1000).shape
+        ((100, 8), (200, 8))
     """
     check_count("count", count)
     check_not_negative("noise", noise)

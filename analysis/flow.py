@@ -29,6 +29,21 @@ def state_dependence(field: VectorField, states: Values) -> pd.DataFrame:
     Returns:
         One row per pair: a, b (numbers of conditions), state_dependence (NaN where both fields are
         the same), effect (root of the mean of |dF|^2 over that of |F|^2 of both).
+
+    Raises:
+        ValueError: If the field has one condition, or states do not fit it.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn import CTRNN
+        >>> from ctxrnn.analysis import state_dependence, vector_field
+        >>> states = [[1.0, 2.0], [-1.0, -2.0]]
+        >>> for variant in ("e-add", "s-sym"):  # a drive translates the flow, synapses deform it
+        ...     field = vector_field(CTRNN(1, 2, 1, variant, contexts=2, seed=0), torch.eye(2))
+        ...     table = state_dependence(field, states)
+        ...     print(variant, table["state_dependence"].round(3).tolist())
+        e-add [0.0]
+        s-sym [1.0]
     """
     import pandas as pd
 
@@ -78,6 +93,19 @@ def flow_on_plane(
 
     Returns:
         Coordinates (point, point, 2) and projected velocities (point, point, 2), per ms.
+
+    Raises:
+        ValueError: If the plane has fewer than two components, or states do not fit the field.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn.analysis import FunctionField, fit_pca, flow_on_plane
+        >>> turn = torch.tensor([[1.0, -1.0], [1.0, 1.0]], dtype=torch.float64)  # a growing spiral
+        >>> field = FunctionField(lambda x: x @ turn.mT, units=2)
+        >>> plane = fit_pca([[2.0, 0.0], [-2.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+        >>> places, flow = flow_on_plane(field, plane, points=3)  # from -1 to 1 along both axes
+        >>> places[1, 2].round(3).tolist()[0], flow[1, 2].round(3).tolist()
+        (1.0, [1.0, 1.0])
     """
     axes = np.asarray(plane.components[:2])
     if len(axes) < 2:

@@ -18,10 +18,19 @@ def context_entropy(contexts: Values) -> np.ndarray:
 
     Returns:
         (...,).
+
+    Raises:
+        ValueError: If contexts are no shares that add up to 1.
+
+    Example:
+        >>> from ctxrnn.analysis import context_entropy
+        >>> context_entropy([[1, 0, 0, 0], [0.5, 0.5, 0, 0], [0.25, 0.25, 0.25, 0.25]]).tolist()
+        [0.0, 1.0, 2.0]
     """
     c = _shares(contexts)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(-np.where(c > 0, c * np.log2(c), 0.0).sum(axis=-1))
+        # A difference, so that a sum of 0 does not become -0.
+        return np.asarray(0.0 - np.where(c > 0, c * np.log2(c), 0.0).sum(axis=-1))
 
 
 def context_information(contexts: Values, labels: Values) -> float:
@@ -36,6 +45,20 @@ def context_information(contexts: Values, labels: Values) -> float:
     Args:
         contexts: c, (..., context), shares that add up to 1.
         labels: One for each, (...,): integers.
+
+    Returns:
+        I in bits.
+
+    Raises:
+        ValueError: If contexts are no shares that add up to 1, or there is not one label for each.
+
+    Example:
+        >>> from ctxrnn.analysis import context_information
+        >>> labels = [0, 0, 1, 1]
+        >>> context_information([[1, 0], [1, 0], [0, 1], [0, 1]], labels)  # tells the label
+        1.0
+        >>> context_information([[1, 0], [0, 1], [1, 0], [0, 1]], labels)  # tells nothing of it
+        0.0
     """
     c = _shares(contexts)
     y = np.asarray(labels)

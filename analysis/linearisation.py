@@ -26,6 +26,18 @@ def eigenvalues(field: VectorField, x: Values, condition: Values | int = 0) -> n
         field: The system.
         x: States, (point, unit).
         condition: Number of each state's condition, or one for all.
+
+    Raises:
+        ValueError: If states do not fit the field.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn.analysis import FunctionField, eigenvalues
+        >>> matrix = torch.tensor([[-0.01, 0.09], [0.0, -0.1]], dtype=torch.float64)  # per ms
+        >>> field = FunctionField(lambda x: x @ matrix.mT, units=2)
+        >>> found = eigenvalues(field, [[0.0, 0.0]])
+        >>> (-1 / found.real).round(3).tolist()  # time constants in ms, slowest first
+        [[100.0, 10.0]]
     """
     states, places = field.checked(x, condition)
     found = np.zeros(tuple(states.shape), dtype=complex)
@@ -64,6 +76,8 @@ class Modes:
         right: Right eigenvectors r as columns, (unit, mode), of norm 1.
         left: Left eigenvectors l as rows, (mode, unit), scaled such that l_i r_j = delta_ij.
         matrix: A, (unit, unit), per ms; of a map the Jacobian of a step.
+
+    Example: that of `modes_of`.
     """
 
     values: np.ndarray
@@ -108,8 +122,23 @@ def modes(field: VectorField, x: Values, condition: int = 0) -> Modes:
         x: The state, (unit,).
         condition: Number of the condition.
 
+    Returns:
+        The modes, least stable first.
+
     Raises:
         ValueError: If the matrix is defective, so that it has no full set of modes.
+
+    Example:
+        >>> import numpy as np
+        >>> from ctxrnn import CTRNN
+        >>> from ctxrnn.analysis import modes, vector_field
+        >>> network = CTRNN(1, 2, 1, tau=100.0, seed=0)
+        >>> network.weight.data[:] = 0.45  # units that excite each other and themselves
+        >>> found = modes(vector_field(network), np.zeros(2))
+        >>> (-1 / found.values.real).round().tolist()  # ms: both together slow, apart as tau
+        [1000.0, 100.0]
+        >>> abs(found.right[:, 0]).round(3).tolist()
+        [0.707, 0.707]
     """
     states, places = field.checked(x, condition)
     if len(states) != 1:
@@ -126,8 +155,21 @@ def modes_of(matrix: Values, *, step: float | None = None) -> Modes:
         matrix: A, (unit, unit), per ms, or the Jacobian of a map's step.
         step: Duration of the step in ms, of a map.
 
+    Returns:
+        The modes, least stable first.
+
     Raises:
         ValueError: If the matrix is not square or finite, or has no full set of modes.
+
+    Example:
+        >>> from ctxrnn.analysis import modes_of
+        >>> found = modes_of([[-0.01, 0.09], [0.0, -0.1]])  # per ms; unit 1 feeds unit 0
+        >>> found.values.real.round(3).tolist()
+        [-0.01, -0.1]
+        >>> abs(found.right[:, 0]).round(3).tolist()  # the slow mode is unit 0 alone,
+        [1.0, 0.0]
+        >>> found.selection([[1.0, 0.0], [0.0, 1.0]]).round(3).tolist()  # but takes in both
+        [1.0, 1.0]
     """
     a = _square(matrix)
     values, right = np.linalg.eig(a)
@@ -152,6 +194,19 @@ def henrici_index(matrix: Values) -> float:
 
     Args:
         matrix: A, (unit, unit).
+
+    Returns:
+        The index, in [0, 1).
+
+    Raises:
+        ValueError: If the matrix is not square, or not finite.
+
+    Example:
+        >>> from ctxrnn.analysis import henrici_index
+        >>> henrici_index([[0.0, 1.0], [0.0, 0.0]])  # a chain without feedback
+        1.0
+        >>> round(henrici_index([[0.0, 1.0], [1.0, 0.0]]), 6)  # as much feedback
+        0.0
     """
     a = _square(matrix)
     total = float((np.abs(a) ** 2).sum())
@@ -170,6 +225,14 @@ def numerical_abscissa(matrix: Values) -> float:
 
     Args:
         matrix: A, (unit, unit), per ms.
+
+    Raises:
+        ValueError: If the matrix is not square, or not finite.
+
+    Example:
+        >>> from ctxrnn.analysis import numerical_abscissa
+        >>> round(numerical_abscissa([[-1.0, 4.0], [0.0, -1.0]]), 6)  # stable, but grows at first
+        1.0
     """
     a = _square(matrix)
     return float(np.linalg.eigvalsh((a + a.T) / 2)[-1])
@@ -188,6 +251,17 @@ def transient_growth(
 
     Returns:
         G, (time,), and the perturbations v of norm 1, (time, unit).
+
+    Raises:
+        ValueError: If the matrix is not square, or a number is not finite, or a time is negative.
+
+    Example:
+        >>> from ctxrnn.analysis import transient_growth
+        >>> growth, best = transient_growth([[-1.0, 4.0], [0.0, -1.0]], [0.0, 1.0, 10.0])
+        >>> growth.round(2).tolist()  # stable, and yet larger after 1 ms
+        [1.0, 1.56, 0.0]
+        >>> abs(best[1]).round(2).tolist()  # what grows begins in unit 1, which feeds unit 0
+        [0.23, 0.97]
     """
     a = _square(matrix)
     growth, best = [], []

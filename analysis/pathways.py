@@ -99,8 +99,8 @@ def conflicting_contexts(network: CTRNN, tasks: Tasks, *, trials: int, seed: int
         to (p - chance) / (ceiling - chance), as_excitability_normalised and
         as_synaptic_normalised; clean_excitability and clean_synaptic, the normalised accuracy on
         the same trials without a conflict; and preference, as_excitability_normalised less
-        as_synaptic_normalised: 1 or more where the excitability decides, -1 or less where the
-        synapses do (more, where the task that is not obeyed is done worse than by chance).
+        as_synaptic_normalised: 1 where the excitability decides, -1 where the synapses do, and
+        beyond that where the other task is done worse than by chance.
 
     Raises:
         ValueError: If the network lacks a pathway, or the tasks do not fit it.

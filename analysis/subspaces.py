@@ -59,6 +59,8 @@ class PCA:
             such that its largest entry is positive.
         variances: Variance along each, (component,).
         total: Variance in all dimensions.
+
+    Example: that of `fit_pca`.
     """
 
     mean: np.ndarray
@@ -94,6 +96,21 @@ def fit_pca(states: Samples, components: int | None = None) -> PCA:
         states: (..., unit), at least two samples. Average over trials first for the components of
             trial averages.
         components: How many; None for all.
+
+    Returns:
+        The components, with their variances.
+
+    Raises:
+        ValueError: If states are too few or not finite, or components are more than there can be.
+
+    Example:
+        >>> from ctxrnn.analysis import fit_pca
+        >>> states = [[3.0, 3.0], [-3.0, -3.0], [1.0, -1.0], [-1.0, 1.0]]
+        >>> pca = fit_pca(states)
+        >>> pca.components[0].round(3).tolist(), pca.ratios.round(3).tolist()
+        ([0.707, 0.707], [0.9, 0.1])
+        >>> pca.project([[2.0, 2.0]]).round(3).tolist()[0][0]  # 2 sqrt 2 along the first
+        2.828
     """
     from sklearn.decomposition import PCA as Fitted
 
@@ -123,6 +140,16 @@ def participation_ratio(states: Samples) -> float:
 
     Args:
         states: (..., unit), at least two samples.
+
+    Raises:
+        ValueError: If there are fewer than two samples, or some are not finite.
+
+    Example:
+        >>> from ctxrnn.analysis import participation_ratio
+        >>> plane = [[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0]]
+        >>> line = [[1, 1, 1], [-1, -1, -1], [2, 2, 2], [-2, -2, -2]]
+        >>> round(participation_ratio(plane), 6), round(participation_ratio(line), 6)
+        (2.0, 1.0)
     """
     covariance = np.atleast_2d(np.cov(samples_of(states, least=2), rowvar=False))
     squares = float((covariance**2).sum())
@@ -139,6 +166,17 @@ def principal_angles(a: Samples, b: Samples) -> np.ndarray:
     Returns:
         As many angles as the smaller space has dimensions: 0 for a shared direction, pi / 2 for
         one at right angles to all of the other space.
+
+    Raises:
+        ValueError: If both spaces do not lie in one, or a number is not finite.
+
+    Example:
+        >>> import numpy as np
+        >>> from ctxrnn.analysis import principal_angles
+        >>> floor = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
+        >>> ramp = [[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]]  # shares an axis, and rises by 45 degrees
+        >>> np.degrees(principal_angles(floor, ramp)).round(3).tolist()
+        [0.0, 45.0]
     """
     first, second = samples_of(a, "a"), samples_of(b, "b")
     if first.shape[1] != second.shape[1]:
@@ -154,6 +192,18 @@ def captured_variance(states: Samples, basis: Samples) -> float:
     Args:
         states: (..., unit), at least two samples.
         basis: Rows that span the space, (vector, unit).
+
+    Returns:
+        The share, in [0, 1]; NaN where nothing varies.
+
+    Raises:
+        ValueError: If there are fewer than two samples, or a number is not finite.
+
+    Example:
+        >>> from ctxrnn.analysis import captured_variance
+        >>> states = [[2.0, 0.0], [-2.0, 0.0], [0.0, 1.0], [0.0, -1.0]]  # squares 8 and 2
+        >>> round(captured_variance(states, [[1.0, 0.0]]), 6)
+        0.8
     """
     x = samples_of(states, least=2)
     q = linalg.orth(samples_of(basis, "basis").T)
@@ -171,6 +221,20 @@ def alignment_index(states: Samples, basis: Samples) -> float:
     Args:
         states: (..., unit), at least two samples.
         basis: Rows that span the space, (vector, unit).
+
+    Returns:
+        The index, in [0, 1]; NaN where nothing varies.
+
+    Raises:
+        ValueError: If there are fewer than two samples, or a number is not finite.
+
+    Example:
+        >>> from ctxrnn.analysis import alignment_index
+        >>> states = [[2.0, 0.0], [-2.0, 0.0], [0.0, 1.0], [0.0, -1.0]]  # shares 0.8 and 0.2
+        >>> round(alignment_index(states, [[1.0, 0.0]]), 6)
+        1.0
+        >>> round(alignment_index(states, [[0.0, 1.0]]), 6)  # 0.2 / 0.8
+        0.25
     """
     own = fit_pca(states)
     size = np.linalg.matrix_rank(samples_of(basis, "basis"))
@@ -192,6 +256,18 @@ def compare_subspaces(
         One row per ordered pair: a, b, captured (share of the variance of a that the space of b
         captures), alignment (the same over the most possible), smallest and largest principal
         angle and their mean (radians), dimension of each.
+
+    Raises:
+        ValueError: If there are fewer than two contexts, or states are too few or not finite.
+
+    Example:
+        >>> from ctxrnn.analysis import compare_subspaces
+        >>> states = {"go": [[1.0, 0.0], [-1.0, 0.0]], "anti": [[1.0, 1.0], [-1.0, -1.0]]}
+        >>> table = compare_subspaces(states)  # lines at 45 degrees
+        >>> print(table[["a", "b", "captured", "mean", "dimension_a"]].round(3))
+              a     b  captured   mean  dimension_a
+        0    go  anti       0.5  0.785            1
+        1  anti    go       0.5  0.785            1
     """
     import pandas as pd
 
@@ -224,6 +300,16 @@ def centroid_distances(by_context: Mapping[Hashable, Samples]) -> pd.DataFrame:
     Returns:
         One row per pair: a, b, distance between the means, spread (root of the mean of both
         variances, summed over units), ratio distance / spread.
+
+    Raises:
+        ValueError: If a context has fewer than two samples, or a number is not finite.
+
+    Example:
+        >>> from ctxrnn.analysis import centroid_distances
+        >>> states = {"go": [[-1.0, 0.0], [1.0, 0.0]], "anti": [[2.0, 4.0], [4.0, 4.0]]}
+        >>> table = centroid_distances(states)
+        >>> table[["distance", "spread"]].round(3).values.tolist()  # from (0, 0) to (3, 4)
+        [[5.0, 1.414]]
     """
     import pandas as pd
 
@@ -262,6 +348,21 @@ def tangling(
 
     Returns:
         Q, (sample,), per ms^2.
+
+    Raises:
+        ValueError: If shapes differ, a number is not finite, or epsilon is not positive.
+
+    Example:
+        >>> import numpy as np
+        >>> from ctxrnn.analysis import tangling
+        >>> t = np.arange(8) * np.pi / 4  # ms
+        >>> c, s = np.cos(t), np.sin(t)
+        >>> circle = np.array([c, s]).T, np.array([-s, c]).T  # states and velocities
+        >>> eight = np.array([c, 2 * s * c]).T, np.array([-s, 2 * c**2 - 2 * s**2]).T
+        >>> for states, velocity in (circle, eight):  # an eight passes its centre in two directions
+        ...     print(tangling(states, velocity).max().round(1))
+        1.0
+        40.0
     """
     x, v = samples_of(states), samples_of(velocity, "velocity")
     y, w = (x, v) if others is None else (samples_of(o, "others") for o in others)
@@ -293,6 +394,21 @@ def linear_cka(a: Samples, b: Samples) -> float:
     Args:
         a: States of one network, (..., unit).
         b: States of another at the same conditions and times; it may have other units.
+
+    Returns:
+        The alignment, in [0, 1]; NaN where nothing varies.
+
+    Raises:
+        ValueError: If the numbers of samples differ, are below two, or a number is not finite.
+
+    Example:
+        >>> import numpy as np
+        >>> from ctxrnn.analysis import linear_cka
+        >>> states = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
+        >>> round(linear_cka(states, 3 * states[:, ::-1]), 6)  # turned and scaled
+        1.0
+        >>> linear_cka(states, [[1.0], [-1.0], [1.0], [-1.0]])  # tells apart what states do not
+        0.0
     """
     x, y = _same_samples(a, b)
     x, y = x - x.mean(axis=0), y - y.mean(axis=0)
@@ -309,6 +425,21 @@ def procrustes_distance(a: Samples, b: Samples) -> float:
     Args:
         a: States of one network, (..., unit).
         b: States of another at the same conditions and times.
+
+    Returns:
+        The distance, in [0, 1]; NaN where nothing varies.
+
+    Raises:
+        ValueError: If the numbers of samples differ, are below two, or a number is not finite.
+
+    Example:
+        >>> import numpy as np
+        >>> from ctxrnn.analysis import procrustes_distance
+        >>> states = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
+        >>> round(procrustes_distance(states, 3 * states[:, ::-1] + 1), 6)
+        0.0
+        >>> round(procrustes_distance(states, states[:, :1]), 6)  # one of two equal dimensions
+        0.5
     """
     x, y = _same_samples(a, b)
     width = max(x.shape[1], y.shape[1])

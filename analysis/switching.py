@@ -68,6 +68,22 @@ def switch_sweep(
 
     Raises:
         ValueError: For fewer than two tasks, negative or infinite time constants, infinite delays.
+
+    Example:
+        >>> from ctxrnn import CTRNN, TrainConfig, train
+        >>> from ctxrnn.analysis import switch_sweep
+        >>> from ctxrnn.tasks import task_set
+        >>> tasks = task_set(["rtgo", "rtanti"], dt=100, ring=4)
+        >>> network = CTRNN(tasks.inputs, 16, tasks.outputs, "e-add", contexts=2, dt=100, seed=0)
+        >>> history = train(network, tasks, TrainConfig(steps=100, learning_rate=0.03), seed=0)
+        >>> slow = {"tau_e": 10_000, "tau_s": 0}  # ms; trials last 1,000 ms
+        >>> sweep = switch_sweep(network, tasks, delays=[0, 50_000], trials=20, seed=0, **slow)
+        >>> print(sweep[["task", "other", "delay", "accuracy"]])
+             task   other    delay  accuracy
+        0    rtgo  rtanti      0.0       0.0
+        1  rtanti    rtgo      0.0       0.0
+        2    rtgo  rtanti  50000.0       1.0
+        3  rtanti    rtgo  50000.0       1.0
     """
     import pandas as pd
 
@@ -129,6 +145,18 @@ def switch_cost(table: pd.DataFrame, delay: float) -> pd.DataFrame:
 
     Raises:
         ValueError: If the delay is none of the table's.
+
+    Example:
+        >>> import pandas as pd
+        >>> from ctxrnn.analysis import switch_cost
+        >>> sweep = pd.DataFrame({
+        ...     "task": ["go", "anti"], "other": ["anti", "go"], "delay": 100.0, "tau_e": 50.0,
+        ...     "tau_s": 0.0, "accuracy": [0.9, 0.7], "clean": 1.0, "normalised": [0.8, 0.4],
+        ...     "cost": [0.2, 0.6],
+        ... })
+        >>> print(switch_cost(sweep, delay=100).round(3))
+           tau_e  tau_s  accuracy  clean  normalised  cost
+        0   50.0    0.0       0.8    1.0         0.6   0.4
     """
     known = np.unique(table["delay"].to_numpy())
     chosen = table[np.isclose(table["delay"], check_number("delay", delay), rtol=1e-9, atol=0)]
@@ -153,6 +181,19 @@ def recovery_latency(table: pd.DataFrame, *, tolerance: float = 0.05) -> pd.Data
 
     Returns:
         One row per (tau_e, tau_s): latency in ms.
+
+    Raises:
+        ValueError: If the tolerance lies outside [0, 1).
+
+    Example:
+        >>> import pandas as pd
+        >>> from ctxrnn.analysis import recovery_latency
+        >>> sweep = pd.DataFrame({
+        ...     "task": "go", "other": "anti", "delay": [0.0, 100.0, 200.0], "tau_e": 50.0,
+        ...     "tau_s": 0.0, "accuracy": [0.5, 0.9, 1.0], "clean": 1.0,
+        ... })
+        >>> recovery_latency(sweep)["latency"].round(3).tolist()  # ms; 0.95 lies half-way
+        [150.0]
     """
     import pandas as pd
 
@@ -217,6 +258,18 @@ def filtered_noise_sweep(
     Raises:
         ValueError: For fewer than two tasks, negative or infinite levels or time constants (an
             infinite one would let no context through).
+
+    Example:
+        >>> from ctxrnn import CTRNN, TrainConfig, train
+        >>> from ctxrnn.analysis import filtered_noise_sweep
+        >>> from ctxrnn.tasks import task_set
+        >>> tasks = task_set(["rtgo", "rtanti"], dt=100, ring=4)
+        >>> network = CTRNN(tasks.inputs, 16, tasks.outputs, "e-add", contexts=2, dt=100, seed=0)
+        >>> history = train(network, tasks, TrainConfig(steps=100, learning_rate=0.03), seed=0)
+        >>> times = {"tau_n": 0, "tau_e": [0, 2000], "tau_s": 0}  # ms; white noise
+        >>> sweep = filtered_noise_sweep(network, tasks, levels=2, trials=100, seed=0, **times)
+        >>> (sweep.groupby("tau_e")["accuracy"].mean() > 0.9).to_dict()  # the filter keeps it out
+        {0.0: False, 2000.0: True}
     """
     import pandas as pd
 

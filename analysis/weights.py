@@ -51,6 +51,24 @@ def context_similarity(
 
     Returns:
         Effect -> (context, context); NaN where a context has no effect.
+
+    Raises:
+        TypeError: As `context_effects`.
+        ValueError: As `context_effects`; if names are not different, one for each context, or
+            there is no such reference.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn import CTRNN
+        >>> from ctxrnn.analysis import context_similarity
+        >>> network = CTRNN(1, 2, 1, "e-add", contexts=2, seed=0)
+        >>> network.modulation.pathways[0].E.data[:] = torch.tensor([[1.0, 1.0], [0.0, 1.0]])
+        >>> found = context_similarity(network, names=["go", "anti"])  # drives at 45 degrees
+        >>> print(found["drive"].round(3))
+        context     go   anti
+        context
+        go       1.000  0.707
+        anti     0.707  1.000
     """
     import pandas as pd
 
@@ -99,6 +117,17 @@ def readout_alignment(
 
     Raises:
         ValueError: If the network has no drive.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn import CTRNN
+        >>> from ctxrnn.analysis import readout_alignment
+        >>> network = CTRNN(1, 2, 1, "e-add", contexts=2, seed=0)
+        >>> network.output_weight.data[:] = torch.tensor([[1.0, 0.0]])  # reads unit 0
+        >>> network.modulation.pathways[0].E.data[:] = torch.eye(2)  # a unit for each context
+        >>> table = readout_alignment(network, names=["go", "anti"])
+        >>> table["share"].round(3).tolist()  # of "go", of "anti", of their difference
+        [0.0, 1.0, 0.5]
     """
     import pandas as pd
 
@@ -155,6 +184,8 @@ class EffectiveRank(NamedTuple):
             squared singular values.
         entropy: exp(-sum p log p) with p = s / sum s, not squared (Roy and Vetterli 2007, The
             effective rank, EUSIPCO).
+
+    Example: that of `effective_rank`.
     """
 
     participation: float
@@ -171,6 +202,16 @@ def effective_rank(matrix: Values) -> EffectiveRank:
 
     Raises:
         ValueError: If it is no matrix, or not finite.
+
+    Example:
+        >>> import numpy as np
+        >>> from ctxrnn.analysis import effective_rank
+        >>> for matrix in (np.eye(3), np.ones((3, 3)), np.diag([2.0, 1.0, 0.0])):
+        ...     found = effective_rank(matrix)
+        ...     print(round(found.participation, 3), round(found.entropy, 3))
+        3.0 3.0
+        1.0 1.0
+        1.471 1.89
     """
     a = np.asarray(torch.as_tensor(matrix).detach().cpu(), dtype=float)
     if a.ndim != 2 or not a.size:
@@ -195,6 +236,8 @@ class ModulationRank:
             different patterns of change the contexts use, at most K.
         single: Of each W_c - W by itself, (post, pre): one row per context with context,
             participation, entropy, and norm, |W_c - W|.
+
+    Example: that of `modulation_rank`.
     """
 
     across: EffectiveRank
@@ -219,8 +262,22 @@ def modulation_rank(
         names: Names of the contexts; None numbers them.
         reference: See `ContextEffects.change`; with "mean", at most K - 1 across contexts.
 
+    Returns:
+        The rank across contexts, and that of each.
+
     Raises:
         ValueError: If no pathway sets the weights: W_c - W is 0 in every context.
+
+    Example:
+        >>> import torch
+        >>> from ctxrnn import CTRNN
+        >>> from ctxrnn.analysis import modulation_rank
+        >>> network = CTRNN(1, 2, 1, "s-add-1", contexts=2, seed=0)
+        >>> pathway = network.modulation.pathways[0]
+        >>> pathway.m.data[:, 0], pathway.n.data[:] = torch.eye(2), 1.0  # each changes one row of W
+        >>> found = modulation_rank(network)
+        >>> round(found.across.participation, 3), found.single["participation"].round(3).tolist()
+        (2.0, [1.0, 1.0])
     """
     import pandas as pd
 
