@@ -54,7 +54,7 @@ def mean_interval(
     groups: Sequence[Hashable] | np.ndarray | None = None,
     level: float = 0.95,
 ) -> Interval:
-    """Student's t interval of a mean over independently seeded networks.
+    """Return Student's t interval of a mean over independently seeded networks.
 
     mean +- t_{n-1} s / sqrt(n). With the two to five networks of a small study a bootstrap cannot
     reach its nominal coverage (it never leaves the range of the sample), so the t interval, which
@@ -117,7 +117,7 @@ def bootstrap_interval(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> Interval:
-    """Percentile bootstrap interval, widened for small samples.
+    """Return a percentile bootstrap interval, widened for small samples.
 
     The ends are the quantiles alpha' and 1 - alpha' of the statistic over resamples, with
 

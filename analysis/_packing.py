@@ -115,7 +115,7 @@ def _line(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def packing_area(
     units: Sequence[float] | np.ndarray, solved: Sequence[float] | np.ndarray
 ) -> float:
-    """Area under the fraction of solved tasks: int f dlog N / log(N_max / N_min).
+    """Return the area under the fraction of solved tasks, int f dlog N / log(N_max / N_min).
 
     Trapezoid rule in log N; between 0 and 1, the mean of f over the sizes on a log scale.
 
@@ -152,7 +152,7 @@ def packing_area(
 
 
 def effective_number(similarity: Sequence[Sequence[float]] | np.ndarray) -> float:
-    """Effective number of tasks: exp(-sum_i l_i log l_i), l the eigenvalues of S / K.
+    """Return the effective number of tasks, exp(-sum_i l_i log l_i), l the eigenvalues of S / K.
 
     The Vendi score (Friedman and Dieng 2023): K for tasks that share nothing (S the identity), 1
     for tasks that are all alike. S is made symmetric, clipped to [0, 1] and given a diagonal of

@@ -166,7 +166,7 @@ def sign_flip_p(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> float:
-    """Two-sided p value of a mean of 0 by flipping signs (Fisher 1935).
+    """Return the two-sided p value of a mean of 0 by flipping signs (Fisher 1935).
 
     The share of sign assignments whose |sum d| is at least the observed one. All 2^n assignments
     for up to 16 values; above, (1 + hits) / (1 + resamples). With groups the sign of a whole group

@@ -367,7 +367,9 @@ def robustness_area(
     *,
     upto: float = 0.5,
 ) -> float:
-    """Area under a robustness curve: A = (1 / upto) int_0^upto p~(lambda) d lambda.
+    """Return the area under a robustness curve, the mean of p~ up to a level.
+
+        A = (1 / upto) int_0^upto p~(lambda) d lambda
 
     Trapezoid rule between the levels given; p~ at `upto` is interpolated if it is not one.
 
@@ -378,7 +380,7 @@ def robustness_area(
         upto: Upper limit; with `mix2`, 0.5 is where both contexts weigh the same.
 
     Returns:
-        A, the mean of p~ over levels from 0 to `upto`.
+        A, without unit; 1 for a curve that stays at 1.
 
     Raises:
         ValueError: If the rows differ in length, hold fewer than two numbers or some that are not
@@ -433,7 +435,7 @@ def relative_area(
 def lambda_50(
     levels: Sequence[float] | np.ndarray, normalised: Sequence[float] | np.ndarray
 ) -> float:
-    """Level at which normalised accuracy first falls to half of its clean value.
+    """Return the level at which normalised accuracy first falls to half of its clean value.
 
     Linear interpolation between levels; NaN if it never does, or if the clean value is not above
     zero.
@@ -462,7 +464,9 @@ def critical_noise(
     normalised: Sequence[float] | np.ndarray,
     fraction: float = 0.8,
 ) -> float:
-    """Level at which normalised accuracy first falls to a fraction of its clean value (sigma_80).
+    """Return the level at which normalised accuracy first falls to a fraction of its clean value.
+
+    With the fraction 0.8 and noise this is sigma_80.
 
     Linear interpolation between levels; NaN if it never does within them, or if the clean value is
     not above zero.

@@ -40,8 +40,9 @@ def reliability_table(
     Bins are (low, high]; a forecast at the lower end of all belongs to the first one.
 
     Args:
-        probabilities: Of attributes, (image, attribute), or of classes, (image, class).
-        labels: 0 or 1, (image, attribute), or numbers of classes, (image,).
+        probabilities: Of attributes, (image, attribute) or (image,) for one, or of classes,
+            (image, class).
+        labels: 0 or 1 in the shape of the probabilities, or numbers of classes, (image,).
         kind: "confidence": of classes the largest probability, bins on (0, 1]; of attributes
             max(p, 1 - p), bins on (0.5, 1]; "accuracy" is the share of right decisions, p of 0.5
             deciding for the attribute. "positive" (attributes only): p itself, bins on (0, 1];
@@ -136,8 +137,8 @@ def brier_score(probabilities: Values, labels: Values) -> float:
     over images (Brier 1950), twice as large for two classes.
 
     Args:
-        probabilities: (image, attribute) or (image, class).
-        labels: 0 or 1, (image, attribute), or numbers of classes, (image,).
+        probabilities: As for `reliability_table`.
+        labels: Likewise.
 
     Returns:
         The score: 0 is best; forecasts of 1/2 of an attribute have 1/4.
@@ -161,8 +162,9 @@ def negative_log_likelihood(logits: Values, labels: Values) -> float:
     """Return the mean cross-entropy in nats, from logits, over images (and attributes).
 
     Args:
-        logits: (image, attribute) or (image, class); of classes that are ruled out -inf.
-        labels: 0 or 1, (image, attribute), or numbers of classes, (image,).
+        logits: (image, attribute), (image,) for one attribute, or (image, class); of classes that
+            are ruled out -inf.
+        labels: 0 or 1 in the shape of the logits, or numbers of classes, (image,).
 
     Returns:
         Nats per image (and attribute).
@@ -217,8 +219,8 @@ def fit_temperature(logits: Values, labels: Values) -> Temperature:
     all attributes. Fit it on validation images (Guo et al. 2017, ICML).
 
     Args:
-        logits: z, (image, attribute) or (image, class); of classes that are ruled out -inf.
-        labels: 0 or 1, (image, attribute), or numbers of classes, (image,).
+        logits: z, as for `negative_log_likelihood`.
+        labels: Likewise.
 
     Raises:
         ValueError: As `negative_log_likelihood`.

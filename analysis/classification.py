@@ -63,7 +63,7 @@ def attribute_scores(
     """Score the decisions on every attribute over a whole split.
 
     Args:
-        probabilities: Of the attribute, (image, attribute).
+        probabilities: Of the attribute, (image, attribute), or (image,) for one.
         labels: 0 or 1, likewise.
         thresholds: One for all attributes, or one for each, e.g. from `tuned_thresholds` on other
             images.
@@ -114,7 +114,7 @@ def average_precision(
     Its mean over attributes is the mean average precision.
 
     Args:
-        probabilities: (image, attribute).
+        probabilities: (image, attribute), or (image,) for one.
         labels: 0 or 1, likewise.
         skip_undefined: Whether an attribute whose images are all of one class gives NaN instead of
             an error.
@@ -151,7 +151,7 @@ def tuned_thresholds(probabilities: Values, labels: Values) -> np.ndarray:
     the images it was tuned on, f1 is the largest possible one.
 
     Args:
-        probabilities: (image, attribute).
+        probabilities: (image, attribute), or (image,) for one.
         labels: 0 or 1, likewise.
 
     Returns:

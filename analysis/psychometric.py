@@ -95,7 +95,8 @@ def fit_psychometric(
         The fit; call it for the shares that it predicts.
 
     Raises:
-        ValueError: If counts are none, or there are fewer different strengths than parameters.
+        ValueError: If choices are neither 0 or 1 nor counts of at most `trials`, strengths are not
+            finite, there are fewer different strengths than parameters, or a name is unknown.
 
     Example:
         >>> from ctxrnn.analysis import fit_psychometric
