@@ -235,7 +235,7 @@ def ambiguity_sweep(
         trials: Fresh trials per task.
         seed: Seed of trials, noise and corruption.
         pathway: Which pathway sees the corrupted context; the other one keeps the clean one.
-        corruption: Id of the corruption (see `ctxrnn.analysis.corruption`).
+        corruption: Id of the corruption (see `corrupted`).
         options: Its options, e.g. ``{"tau_n": 50.0}`` for "noise-ou".
 
     Returns:

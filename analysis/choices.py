@@ -66,8 +66,8 @@ def choice_shares(
         trials: Fresh trials per task.
         seed: Seed of trials, noise and corruption.
         pathway: Which pathway sees the corrupted context.
-        corruption: Id of the corruption (see `ctxrnn.analysis.corruption`). Those that need no
-            other task are split in the same way, though they do not lead towards task j.
+        corruption: Id of the corruption (see `corrupted`). Those that need no other task are split
+            in the same way, though they do not lead towards task j.
         options: Its options.
 
     Returns:

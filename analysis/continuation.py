@@ -43,12 +43,14 @@ def follow_fixed_points(
     The curve R(x, p) = 0 is followed by its arclength s: from a point, along the tangent, back onto
     the curve by Newton steps at right angles to the tangent, with steps as long as these converge
     fast and the curve goes where the tangents at both ends say. Between two points
+
     - dp/ds changes sign: a fold;
     - det [R_x R_p; tangent] changes sign: a branch point, from which the other branch is followed
       as well;
     - a pair of complex eigenvalues crosses the imaginary axis: a Hopf point. Of a map, a pair of
       multipliers crosses the unit circle (Neimark-Sacker) or a real one passes -1 (period
       doubling).
+
     Each is then located. Where the number of unstable modes changes otherwise than by what was
     found, the step is halved, down to `least`; several modes that cross even then at one point are
     told as "multiple". Bifurcations within one step that leave that number as it was can be missed,

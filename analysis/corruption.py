@@ -1,17 +1,4 @@
-"""Corruptions of the context, by id.
-
-e_k is the clean context of a trial, K the number of contexts, lambda, sigma, ... the level.
-
-- `mix2`: c = (1 - lambda) e_k + lambda e_j
-- `mixU`: c = (1 - lambda) e_k + lambda 1 / K
-- `noise-frozen`: c = e_k + sigma eta, eta ~ N(0, 1), one draw per trial
-- `noise-ou`: c_t = e_k + sigma eta_t, with an Ornstein-Uhlenbeck eta of variance 1
-- `atten`: c = (1 - lambda) e_k; `drop`: the same with lambda 0 or 1
-- `window`: c_t = e_k within a window, (1 - lambda) e_k outside of it
-- `swap`: c_t = e_j for a while, then e_k
-- `posterior`: z = delta e_k + xi, xi ~ N(0, 1), c = softmax(delta z / T); delta is such that
-  arg max z = k with probability a
-"""
+"""Corruptions of the context, by id; `corrupted` has the equations."""
 
 from __future__ import annotations
 
@@ -178,7 +165,19 @@ def corrupted(
     generator: torch.Generator | int | None = None,
     **options: Any,
 ) -> Tensor:
-    """Corrupt the contexts of trials; see the module for the equations.
+    """Corrupt the contexts of trials.
+
+    e_k is the clean context of a trial, K the number of contexts, lambda, sigma, ... the level.
+
+    - `mix2`: c = (1 - lambda) e_k + lambda e_j
+    - `mixU`: c = (1 - lambda) e_k + lambda 1 / K
+    - `noise-frozen`: c = e_k + sigma eta, eta ~ N(0, 1), one draw per trial
+    - `noise-ou`: c_t = e_k + sigma eta_t, with an Ornstein-Uhlenbeck eta of variance 1
+    - `atten`: c = (1 - lambda) e_k; `drop`: the same with lambda 0 or 1
+    - `window`: c_t = e_k within a window, (1 - lambda) e_k outside of it
+    - `swap`: c_t = e_j for a while, then e_k
+    - `posterior`: z = delta e_k + xi, xi ~ N(0, 1), c = softmax(delta z / T); delta is such that
+      arg max z = k with probability a
 
     Random numbers do not depend on the level: with the same seed, eta and xi are the same at every
     level (common random numbers).
