@@ -116,6 +116,10 @@ def grouped_similarity(
     # Beside the matrix, since the axes name the contexts.
     for name, place in zip(names, (starts + ends) / 2, strict=True):
         ax.annotate(
-            str(name), (1.02, place), xycoords=("axes fraction", "data"), va="center", fontsize=6.5
-        )
+            str(name),
+            (1.02, place),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            fontsize="small",
+        )  # fmt: skip
     return ax

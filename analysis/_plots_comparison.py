@@ -106,7 +106,7 @@ def difference_points(
         text += "" if len(counts) == 1 else f", n = {_count(found)}"
         ax.annotate(
             text, (1.02, place),
-            xycoords=("axes fraction", "data"), va="center", fontsize=6.5, color=colour,
+            xycoords=("axes fraction", "data"), va="center", fontsize="small", color=colour,
         )  # fmt: skip
     ax.axvline(0, color="0.6", linewidth=0.8, zorder=0)
     ax.set_yticks(range(len(entries)), [text for text, _ in entries])

@@ -152,7 +152,9 @@ def timescale_map(
         red, green, blue, _ = image.cmap(image.norm(found.mean))
         dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.55
         place = (wide.columns.get_loc(tau_x), wide.index.get_loc(tau_y))
-        ax.text(*place, text, ha="center", va="center", fontsize=6.5, color="w" if dark else "k")
+        ax.text(
+            *place, text, ha="center", va="center", fontsize="small", color="w" if dark else "k"
+        )
     ax.set(xlabel=r"synaptic time constant $\tau_s$ (ms)")
     ax.set_ylabel(r"excitability time constant $\tau_e$ (ms)")
     ax.set_title(f"n = {_per_cell(table, [x, y])}")

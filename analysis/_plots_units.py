@@ -165,7 +165,7 @@ def _cluster_bars(ax: Axes, groups: np.ndarray) -> None:
         )  # fmt: skip
         ax.annotate(
             f"{name:g}", (sum(ends) / 2, 0), xycoords=below, xytext=(0, -4),
-            textcoords="offset points", ha="center", va="top", fontsize=6.5,
+            textcoords="offset points", ha="center", va="top", fontsize="small",
         )  # fmt: skip
         if places[0]:
             ax.axvline(ends[0], color="white", linewidth=0.8)
@@ -210,7 +210,7 @@ def similarity_map(
                 light = 0.299 * r + 0.587 * g + 0.114 * b
                 ax.text(
                     column, row, f"{value:.2f}".replace("-0.00", "0.00"), ha="center", va="center",
-                    fontsize=6.5, color="black" if light > 0.5 else "white",
+                    fontsize="small", color="black" if light > 0.5 else "white",
                 )  # fmt: skip
     ax.set_xticks(range(wide.shape[1]), [str(name) for name in similarity.columns], rotation=90)
     ax.set_yticks(range(wide.shape[0]), [str(name) for name in similarity.index])

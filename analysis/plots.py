@@ -92,7 +92,7 @@ def learning_curves(ax: Axes, learning: pd.DataFrame, *, target: float | None = 
             xycoords=("axes fraction", "data"),
             ha="left",
             va="bottom",
-            fontsize=6,
+            fontsize="small",
             color="0.45",
         )
     ax.set(xlabel="optimiser step", ylabel="accuracy / ceiling, mean over tasks")
@@ -140,7 +140,7 @@ def ambiguity_curves(
         ax.axvline(mark, color="0.75", linewidth=0.8, zorder=0)
     ax.axhline(0, color="0.75", linewidth=0.8, zorder=0)
     ax.annotate(
-        "chance", (last, 0.0), ha="right", va="top", fontsize=6, color="0.45",
+        "chance", (last, 0.0), ha="right", va="top", fontsize="small", color="0.45",
         bbox={"facecolor": "white", "alpha": 0.7, "pad": 0.3, "linewidth": 0},
     )  # fmt: skip
     ax.set(xlabel=label, ylabel="normalised accuracy, dominant task")
@@ -233,12 +233,12 @@ def interval_points(
         if across:
             ax.annotate(
                 f"{interval.mean:.{decimals}f}", (1, place), xytext=(3, 0), va="center",
-                xycoords=("axes fraction", "data"), textcoords="offset points", fontsize=6.5,
+                xycoords=("axes fraction", "data"), textcoords="offset points", fontsize="small",
             )  # fmt: skip
         else:
             ax.annotate(
                 f"{interval.mean:.{decimals}f}", (place + 0.12, interval.mean), xytext=(4, 2),
-                textcoords="offset points", fontsize=6,
+                textcoords="offset points", fontsize="small",
             )  # fmt: skip
     if across:
         ax.set_yticks(range(len(variants)), ticks)

@@ -1,6 +1,7 @@
 """Studies: grids of networks that are trained, measured, recorded and drawn."""
 
 from ctxrnn.studies._analyse import analyse as analyse
+from ctxrnn.studies._estimate import estimate as estimate
 from ctxrnn.studies._networks import Trained as Trained
 from ctxrnn.studies._plan import NetworkSettings as NetworkSettings
 from ctxrnn.studies._plan import Plan as Plan

@@ -18,6 +18,14 @@ def estimate(study: Study, workers: int | None = None) -> str:
     Args:
         study: The study.
         workers: Workers to reckon with besides this machine's cores; None for 64.
+
+    Raises:
+        ValueError: If `workers` is not a positive number.
+
+    Example:
+        >>> from ctxrnn.studies import estimate, study
+        >>> print(estimate(study("packing", "quick")).splitlines()[0])
+        packing: ... networks
     """
     if workers is not None:
         check_count("workers", workers)
