@@ -13,13 +13,19 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _CSS = """
-body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:0 auto;padding:1rem;color:#1a1a1a}
+body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:0 auto;padding:1rem;color:#1a1a1a;
+overflow-wrap:anywhere}
 h1{font-size:1.5rem;line-height:1.25}h2{font-size:1.15rem;margin-top:2rem}
 img{max-width:100%;height:auto;display:block}figure{margin:1.5rem 0}
-figcaption{font-size:.9rem;color:#444}
+figcaption{font-size:.9rem;color:#444}.finding{color:#1a1a1a;font-weight:600}
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.85rem}
-th,td{padding:.25rem .6rem;text-align:right;border-bottom:1px solid #ddd;white-space:nowrap}
-th:first-child,td:first-child{text-align:left}
+th,td{padding:.25rem .45rem;text-align:right;border-bottom:1px solid #ddd;white-space:nowrap}
+th{white-space:normal;vertical-align:bottom}
+th:first-child,td:first-child{text-align:left;position:sticky;left:0;background:#fff}
+label.zoom input{position:absolute;opacity:0}.hint{display:none}
+@media(max-width:40rem){.hint{display:inline}.zoom{display:block;overflow-x:auto;cursor:zoom-in}
+.zoom input:checked+img{width:60rem;max-width:none;cursor:zoom-out}
+.zoom input:focus-visible+img{outline:2px solid #0072B2}}
 code,pre{font-family:ui-monospace,monospace;font-size:.85rem;overflow-wrap:anywhere}
 pre{background:#f5f5f5;padding:.7rem;white-space:pre-wrap}
 """
@@ -48,14 +54,25 @@ def scrolling(table: str) -> str:
     return f"<div class='scroll'>{table}</div>"
 
 
-def figure_of(path: Path, title: str, caption: str) -> str:
-    """Return a PNG within the page; the caption is HTML."""
+def figure_of(path: Path, title: str, caption: str, finding: str = "") -> str:
+    """Return a PNG within the page; on a narrow screen a tap shows it large.
+
+    Args:
+        path: The PNG.
+        title: Its title.
+        caption: What the panels show, HTML.
+        finding: What they say, in a sentence, HTML; it comes first.
+    """
     data = base64.b64encode(path.read_bytes()).decode()
-    text = html.unescape(re.sub(r"<[^>]*>", "", caption))
+    text = html.unescape(re.sub(r"<[^>]*>", "", f"{finding} {caption}".strip()))
     plain = html.escape(f"{title}. {text}", quote=True)
+    said = f"<span class='finding'>{finding}</span> " if finding else ""
     return (
-        f"<figure><img alt=\"{plain}\" src='data:image/png;base64,{data}'>"
-        f"<figcaption><b>{html.escape(title)}.</b> {caption}</figcaption></figure>"
+        "<figure><label class='zoom'><input type='checkbox' "
+        f"aria-label='Enlarge: {html.escape(title, quote=True)}'>"
+        f"<img alt=\"{plain}\" src='data:image/png;base64,{data}'></label>"
+        f"<figcaption><b>{html.escape(title)}.</b> {said}{caption}"
+        "<span class='hint'> Tap the figure to enlarge it.</span></figcaption></figure>"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import pandas as pd
 from ctxrnn._checkpoint import write_atomically
 from ctxrnn.studies._dynamics_report import dynamics_sections
 from ctxrnn.studies._page import figure_of, interval_cell, page_of, scrolling, table_of
+from ctxrnn.studies._report_findings import ambiguity_finding, learning_finding, tasks_finding
 
 if TYPE_CHECKING:
     from ctxrnn.studies._reproduce import ReproduceSettings
@@ -36,20 +38,25 @@ def write_report(
         "<h2>Result</h2>",
         scrolling(_summary(tables["networks"])),
         f"<p>{_note(settings)}</p>",
-        figure_of(figures["learning"], "Learning", _learning_caption(tables)),
-        figure_of(figures["ambiguity"], "Ambiguity", _ambiguity_caption(tables)),
-        figure_of(figures["tasks"], "Accuracy per task", _tasks_caption(settings)),
+        figure_of(
+            figures["learning"], "Learning", _learning_caption(tables),
+            learning_finding(tables["networks"]),
+        ),
+        figure_of(
+            figures["ambiguity"], "Ambiguity", _ambiguity_caption(tables),
+            ambiguity_finding(tables["networks"]),
+        ),
+        figure_of(
+            figures["tasks"], "Accuracy per task", _tasks_caption(settings),
+            tasks_finding(tables["accuracy"]),
+        ),
         "<h2>Accuracy per task</h2>",
         scrolling(_per_task(tables["accuracy"], settings)),
         *dynamics_sections(results.path / "figures", tables, settings),
         "<h2>Provenance</h2>",
         _provenance(provenance),
-        "<p>Records: <code>networks</code>, <code>accuracy</code>, <code>learning</code>, "
-        "<code>ambiguity</code> and those of the dynamics as <code>.parquet</code> and "
-        "<code>.csv</code> beside this page; "
-        "trained networks in <code>networks/</code>, figures as PDF and PNG in "
-        "<code>figures/</code>.</p>",
-    ]
+        _files(tables),
+    ]  # fmt: skip
     page = page_of("ctxrnn reproduce", parts)
     path = results.path / "report.html"
     write_atomically(path, page.encode())
@@ -156,14 +163,29 @@ def _tasks_caption(settings: ReproduceSettings) -> str:
     )
 
 
+def _files(tables: Mapping[str, pd.DataFrame]) -> str:
+    links = ", ".join(
+        f"{html.escape(name)} (<a href='{name}.csv'>CSV</a>, <a href='{name}.parquet'>Parquet</a>)"
+        for name in tables
+    )
+    return (
+        f"<p>Records, beside this page: {links}. Trained networks in "
+        "<a href='networks/'>networks</a>, figures as PDF and PNG in "
+        "<a href='figures/'>figures</a>, all that made them in "
+        "<a href='provenance.json'>provenance.json</a>.</p>"
+    )
+
+
 def _provenance(provenance: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {value}" for name, value in provenance["versions"].items())
     seeds = ", ".join(f"{number}: {seed}" for number, seed in provenance["seeds"].items())
     rows = [
         ["command", f"<code>{html.escape(str(provenance['command']))}</code>"],
         ["versions", html.escape(versions)],
+        ["git commit", html.escape(str(provenance.get("commit") or "not a checkout"))],
         ["seeds (network: seed)", html.escape(seeds)],
         ["machine", html.escape(str(provenance["machine"]))],
+        ["date", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"],
         ["time, this run", f"{provenance['seconds of this run']:g} s"],
         ["time, all networks", f"{provenance['seconds of all networks']:g} s of one core"],
     ]

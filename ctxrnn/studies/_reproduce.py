@@ -14,6 +14,7 @@ from ctxrnn._catalogue import check_variant
 from ctxrnn._checkpoint import versions
 from ctxrnn._checks import check_count, check_rising, unknown_name
 from ctxrnn.studies._cells import Cell
+from ctxrnn.studies._commit import commit
 from ctxrnn.studies._configured import to_dict
 from ctxrnn.studies._networks import Trained
 from ctxrnn.studies._plan import NetworkSettings, Plan
@@ -301,6 +302,7 @@ def reproduce(
         "command": command,
         "scale": label,
         "versions": versions(),
+        "commit": commit(),
         "machine": f"{machine['machine']}, {workers or cores()} workers",
         "seeds": dict(zip(tables["cells"]["seed"], tables["cells"]["network_seed"], strict=True)),
         "seconds of this run": round(time.monotonic() - started, 1),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ctxrnn._checkpoint import as_json, versions, write_atomically
 from ctxrnn._checks import check_count, unknown_name
 from ctxrnn.studies._cells import Axes, Cell, cell_key, checked, expand
+from ctxrnn.studies._commit import commit
 from ctxrnn.studies._configured import changed, parsed
 from ctxrnn.studies._desk import EachCell, Event, Work, stops
 from ctxrnn.studies._grouping import grouped
@@ -205,6 +206,7 @@ class Study:
         provenance = {
             "command": command or f"Study({self.name!r}).run(...)",
             "versions": versions(),
+            "commit": commit(),
             "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
             "workers": chosen.slots,
         }

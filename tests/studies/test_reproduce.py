@@ -98,10 +98,16 @@ def test_saved_network_has_the_recorded_accuracy(finished):
 def test_report_is_self_contained_and_tells_where_it_comes_from(finished):
     page = (finished / "report.html").read_text()
     assert page.count("data:image/png;base64,") == len(FIGURES)
-    assert not re.findall(r"(?:src|href)=['\"](?!data:)", page)
+    assert not re.findall(r"src=['\"](?!data:)", page)
+    links = re.findall(r"href=['\"]([^'\"]*)", page)
+    assert {f"{name}.csv" for name in TABLES} | {"provenance.json"} <= set(links)
+    # Files beside the page, and nothing elsewhere.
+    assert all((finished / link).exists() for link in links)
     assert all("alt=" in tag for tag in re.findall(r"<img[^>]*>", page))
     seed = records(finished)["none"]["values"]["network_seed"]
-    for text in (str(seed), ctxrnn._checkpoint.versions()["torch"], "reproduce"):
+    provenance = json.loads((finished / "provenance.json").read_text())
+    told = provenance["commit"] or "not a checkout"
+    for text in (str(seed), ctxrnn._checkpoint.versions()["torch"], "reproduce", told):
         assert text in page
 
 
