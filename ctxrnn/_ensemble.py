@@ -98,6 +98,16 @@ class Ensemble(nn.Module):
     def __getitem__(self, index: int) -> CTRNN:
         return list(self)[index]
 
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters of all members live."""
+        return self[0].device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of the parameters of all members."""
+        return self[0].dtype
+
     def unstack(self) -> list[CTRNN]:
         """Return the members as ordinary networks, in order; they are the ensemble's own."""
         return list(self)

@@ -197,10 +197,10 @@ class CTRNN(nn.Module):
                 f"got shape {tuple(values.shape)}"
             )
         if not bool((torch.isfinite(values) & (values > 0)).all()):
-            raise ValueError(f"tau must be positive and finite: got {_brief(values)} ms")
+            raise ValueError(f"tau must be positive and finite: got {brief(values)} ms")
         if not (math.isfinite(self.dt) and 0 < self.dt <= float(values.min())):
             raise ValueError(
-                f"dt must be in (0, tau]: got dt={self.dt} ms with tau={_brief(values)} ms"
+                f"dt must be in (0, tau]: got dt={self.dt} ms with tau={brief(values)} ms"
             )
         self._fixed_alpha: float | None = None
         if learn:
@@ -317,9 +317,11 @@ class CTRNN(nn.Module):
         if context is None:
             self._check_no_context()
             return base
-        if not isinstance(context, Contexts):
-            context = self._cast("context", context)
-        return self.modulation(base, context)
+        given = Contexts.of(context)  # type: ignore[arg-type]
+        excitability = synaptic = self._cast("context", given.excitability)
+        if given.synaptic is not given.excitability:
+            synaptic = self._cast("context", given.synaptic)
+        return self.modulation(base, Contexts(excitability, synaptic))
 
     def rates(self, circuit: Circuit, state: Tensor) -> Tensor:
         """Return r of a state: phi(G (x - Theta c)), or the state itself in the rate form."""
@@ -368,6 +370,9 @@ class CTRNN(nn.Module):
     ) -> Trajectory:
         """Run a batch of trials.
 
+        Arrays and tensors of other types, or on another device, are brought to the network's own.
+        Under `torch.autocast` the network computes in its own type, too.
+
         Args:
             inputs: Stimulus u, (trial, time, input).
             context: c, (trial, context), or (trial, time, context) where it varies in time; one
@@ -397,7 +402,9 @@ class CTRNN(nn.Module):
             context, trials, steps, x0,
             generator=generator, noise=noise, initial_context=initial_context,
         )  # fmt: skip
-        return integrate(self, u, *prepared)
+        # Steps add up over a trial: half precision would change what the network does.
+        with torch.autocast(u.device.type, enabled=False):
+            return integrate(self, u, *prepared)
 
     def prepare_run(
         self,
@@ -512,7 +519,7 @@ class CTRNN(nn.Module):
         return (
             f"inputs={self.inputs}, units={self.units}, outputs={self.outputs}, "
             f"variant={self.variant!r}, contexts={self.contexts}, form={self.form!r}, "
-            f"nonlinearity={self.nonlinearity_name!r}, tau={_brief(self.tau)} ms, dt={self.dt} ms"
+            f"nonlinearity={self.nonlinearity_name!r}, tau={brief(self.tau)} ms, dt={self.dt} ms"
         )
 
 
@@ -577,6 +584,7 @@ def _check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
         raise unknown_name(name, value, known)
 
 
-def _brief(values: Tensor) -> str:
+def brief(values: Tensor) -> str:
+    """Return one number, or the range of several, to print."""
     low, high = float(values.detach().min()), float(values.detach().max())
     return f"{low:g}" if low == high else f"{low:g} to {high:g}"

@@ -154,8 +154,10 @@ class TrialBatch:
             conditions={name: value[rows] for name, value in self.conditions.items()},
         )
 
-    def to(self, *, device: Any = None, dtype: torch.dtype | None = None) -> TrialBatch:
-        """Move to a device and give the floating-point tensors a dtype."""
+    def to(self, device: Any = None, dtype: torch.dtype | None = None) -> TrialBatch:
+        """Move to a device and give the floating-point tensors a dtype; `to(dtype)` does, too."""
+        if isinstance(device, torch.dtype):
+            device, dtype = None, device
 
         def move(tensor: Tensor) -> Tensor:
             wanted = dtype if tensor.is_floating_point() else None

@@ -16,16 +16,19 @@ if TYPE_CHECKING:
 
 _ENCODINGS = ("ring", "vector")
 _SAMPLERS = ("vectorised", "neurogym")
+_REGISTER = (
+    "an environment of your own gets a name by gymnasium.register(id='Mine-v0', entry_point=Mine)"
+)
 
 
 def _resolve_names(names: str | Iterable[str]) -> list[str]:
-    if not isinstance(names, Iterable):
-        raise TypeError(f"names must be the name of a task, or several: got {names!r}")
+    if not isinstance(names, Iterable) or isinstance(names, type):
+        raise TypeError(f"names must be the name of a task, or several: got {names!r}; {_REGISTER}")
     listed = [names] if isinstance(names, str) else list(names)
     resolved: list[str] = []
     for name in listed:
         if not isinstance(name, str):
-            raise TypeError(f"the name of a task must be a string: got {name!r}")
+            raise TypeError(f"the name of a task must be a string: got {name!r}; {_REGISTER}")
         resolved += YANG19 if name == "yang19" else (name,)
     if not resolved:
         raise ValueError("names must hold at least one task: got none")
