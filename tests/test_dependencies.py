@@ -31,6 +31,8 @@ PLACES = {
     "DSA": r"ctxrnn\.analysis\._dsa",
     "torchvision": r"ctxrnn\.comodulation\._\w+|ctxrnn\.tasks\.images\._\w+",
     "mlxtend": r"ctxrnn\.tasks\.images\._\w+",
+    "nn4n": r"ctxrnn\.interop\._nn4n",
+    "xarray": r"ctxrnn\.interop\._xarray",
 }
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "DSA": "dsa-metric"}
 
@@ -154,7 +156,7 @@ def declared_requirements():
     setup.read(ROOT / "setup.cfg", encoding="utf-8")
     requirements = setup["options"]["install_requires"].strip().splitlines()
     # Imported only when asked for, and in one place.
-    for extra in ("cluster", "images", "similarity"):
+    for extra in ("cluster", "images", "interop", "similarity"):
         requirements += setup["options.extras_require"][extra].strip().splitlines()
     return {re.match(r"[\w-]+", line)[0].lower() for line in requirements if line[0] != "#"}
 
@@ -260,5 +262,6 @@ def test_the_engine_loads_no_task_figure_or_table_library():
     loaded = set(printed.split())
     assert loaded >= {"torch", *engine}
     unwanted = {"neurogym", "gymnasium", "matplotlib", "torchvision", "pandas"}
+    unwanted |= {"nn4n", "tensorboard", "xarray"}
     ours = {"ctxrnn.tasks", "ctxrnn.analysis", "ctxrnn.studies", "ctxrnn._cli"}
     assert loaded & (unwanted | ours) == set()

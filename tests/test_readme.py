@@ -84,3 +84,20 @@ def test_the_snippets_on_inferred_contexts_and_texts_run_in_order(page):
         table, symbols = scope["table"], scope["symbols"]
         expected = scope["reader"](table(symbols))[0]
         assert torch.allclose(scope["reader"].embedded(symbols, table.weight)[0], expected)
+
+
+def test_the_snippets_on_other_libraries_run_in_order(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("nn4n")
+    pytest.importorskip("tensorboard")
+    pytest.importorskip("xarray")
+    monkeypatch.chdir(tmp_path)
+    scope = {}
+    for snippet in snippets(README.parent / "docs" / "howto" / "interop.md"):
+        exec(compile(snippet, "interop.md", "exec"), scope)
+    gaps = re.findall(r"tensor\((\S+?)[,)]", capsys.readouterr().out)
+    assert len(gaps) == 3
+    assert all(float(gap) < 1e-4 for gap in gaps)
+    assert scope["by_task"].sizes["task"] == 2
+    assert scope["late"].notnull().all()
+    assert (tmp_path / "run.nc").stat().st_size > 0
+    assert list((tmp_path / "runs" / "s-sym").glob("events.*"))
