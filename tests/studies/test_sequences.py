@@ -12,14 +12,21 @@ import torch
 from torch import nn
 
 from ctxrnn import CheckpointError
-from ctxrnn.studies import load_sequence_model, study
+from ctxrnn.studies import _sequence_work, load_sequence_model, study
 from ctxrnn.studies._desk import Desk
 from ctxrnn.studies._recipes import from_settings, recipe
 from ctxrnn.studies._sequence_data import Images, Text, data_of
 from ctxrnn.studies._sequence_measures import _given, _information, _mean, measure
 from ctxrnn.studies._sequence_models import SequenceModel, Shape, Size, count, detached, sizes
 from ctxrnn.studies._sequence_settings import GATES, SequenceSettings, parts_of
-from ctxrnn.studies._sequence_tables import comparisons, equal_time, models, pairs_of, statements
+from ctxrnn.studies._sequence_tables import (
+    _verdict,
+    comparisons,
+    equal_time,
+    models,
+    pairs_of,
+    statements,
+)
 from ctxrnn.studies._sequence_training import Run, fit, loss_of, score
 from ctxrnn.studies._sequence_work import cells_of, check_data, compute
 
@@ -661,6 +668,40 @@ def test_statements_need_every_budget():
     assert judged.set_index("statement")["verdict"][
         "e-gain is better than rnn, at equal parameters"
     ] == "opposite"  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("differences", "claims", "verdict"),
+    [
+        ((-0.2, -0.1), (True, True), "holds"),
+        ((0.2, 0.1), (True, True), "opposite"),
+        ((-0.2, -0.1), (True, False), "not shown"),
+        ((-0.2, 0.1), (True, True), "not shown"),
+        ((0.2, 0.1), (False, False), "not shown"),
+        ((-0.2,), (True,), "not tested"),
+    ],
+)
+def test_a_verdict_needs_every_interval_and_one_sign(differences, claims, verdict):
+    rows = pd.DataFrame({"difference": differences, "claim": claims, "n": 5})
+    assert _verdict(rows, -1, 2) == verdict
+
+
+def test_models_of_a_seed_read_the_same_order(tmp_path, monkeypatch):
+    seen = {}
+
+    class Enough(Exception):
+        pass
+
+    def recorded(settings, data, make, seed, report):
+        seen.setdefault(seed, set()).add(make().model)
+        raise Enough
+
+    monkeypatch.setattr(_sequence_work, "fit", recorded)
+    for cell in cells_of(WORDS):
+        with pytest.raises(Enough):
+            compute(WORDS, cell, Desk(tmp_path, lambda event: None))
+    # One seed for all models of a number, another for the next number.
+    assert list(seen.values()) == [set(WORDS.models)] * WORDS.seeds
 
 
 def test_tables_of_models():
