@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import matplotlib as mpl
 import numpy as np
-from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.rcsetup import cycler
 
 from ctxrnn._checkpoint import write_atomically
 from ctxrnn._checks import unknown_name

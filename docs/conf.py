@@ -34,7 +34,8 @@ myst_heading_anchors = 3
 myst_url_schemes = ("http", "https", "mailto")
 
 nb_execution_mode = "force"
-nb_execution_timeout = 120
+# On a quiet laptop each takes under two minutes; a busy machine may need longer.
+nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 # What runs write stays out of the sources.
