@@ -555,6 +555,8 @@ def module_field(module: nn.Module, inputs: Values, *, step: float = 1.0) -> Fun
         )
     if layers and (own.bidirectional or own.proj_size):
         raise ValueError("module must run in one direction, without projection")
+    if layers:
+        own.batch_first = False  # One step of many states is given with time first.
     levels = own.num_layers if layers else 1
     width = own.hidden_size
     twice = isinstance(own, nn.LSTM | nn.LSTMCell)

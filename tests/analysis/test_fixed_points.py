@@ -481,6 +481,19 @@ def test_recurrent_layers_of_torch(kind, layers):
     assert np.sort(np.abs(multipliers)) == pytest.approx(np.sort(np.abs(expected)))
 
 
+@pytest.mark.parametrize("kind", [torch.nn.RNN, torch.nn.GRU, torch.nn.LSTM])
+def test_layers_with_the_batch_first_are_the_same_map(kind):
+    made = kind(2, 4, 2)
+    other = kind(2, 4, 2, batch_first=True)
+    other.load_state_dict(made.state_dict())
+    u = normal(2, 2)
+    fields = [module_field(one, u) for one in (made, other)]
+    x = torch.tensor(normal(5, fields[0].units))
+    for number in range(2):
+        assert torch.equal(*(field.velocity(x, number) for field in fields))
+    assert other.batch_first  # the layer itself is left as it is
+
+
 def test_stability_of_a_map_is_that_of_its_multipliers():
     field = FunctionField(lambda x: torch.cat([-0.5 * x[:, :1], 1.1 * x[:, 1:]], 1), 2, step=20.0)
     found = find_fixed_points(field, starts=normal(5, 2))
