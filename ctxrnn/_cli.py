@@ -87,9 +87,12 @@ class _Studies(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of the studies and of the commands on results folders."""
-        from ctxrnn.studies._command import command_names
+        return list(names.SUMMARIES)
 
-        return command_names()
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List studies and commands without loading them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(names.SUMMARIES.items()))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a study or a command; an unknown name is an error that lists the known ones."""

@@ -17,11 +17,34 @@ from click.shell_completion import (
     get_completion_class,
 )
 
-STUDIES = (
-    "learning", "ambiguity", "packing", "load", "synergy", "timescales", "language",
-    "sequential-images", "comodulation-encoding", "comodulation-fewshot", "comodulation-celeba",
-    "comodulation-cifar", "comodulation-architecture",
-)  # fmt: skip
+SUMMARIES = {
+    "learning": "Every variant learns the task set: learning curves, final accuracy per task.",
+    "ambiguity": "Robustness to an ambiguous context: all corruptions, on both pathways or one.",
+    "packing": "How many tasks fit: f(K, N), K*(N), N*(K) by bisection, under three matchings.",
+    "load": "Robustness to an ambiguous context against load K / K*(N).",
+    "synergy": "Do the pathways help each other: S with intervals, ablations, conflicts.",
+    "timescales": "Time constants of the pathways: cost of a context switch against noise "
+    "filtering.",
+    "language": "Contexts inferred from the input: character language modelling (quick, paper: "
+    "King James Bible; smoke: drawn words).",
+    "sequential-images": "Contexts inferred from the input: images read row by row (quick: "
+    "Fashion-MNIST, also permuted; smoke: digits; paper: pixel by pixel).",
+    "comodulation-encoding": "Poisson neurons with a shared modulator: couplings recovered, five "
+    "decoders.",
+    "comodulation-fewshot": "Few-shot tuning of Gabor discrimination by weights, gains, stochastic "
+    "comodulation.",
+    "comodulation-celeba": "Comodulation against attention and controls on binary attributes "
+    "(paper: CelebA; quick, smoke: drawn sprites in its place).",
+    "comodulation-cifar": "Comodulation against attention and controls, coarse to fine classes "
+    "(paper: CIFAR-100; quick: Fashion-MNIST; smoke: drawn textures).",
+    "comodulation-architecture": "Comodulation with and without residual connections, per layer "
+    "and decoder (paper: CIFAR-100; quick: Fashion-MNIST; smoke: drawn textures).",
+    "status": "Tell how far a study is: cells done, failed and left, and who writes to the folder.",
+    "export": "Write tables (Parquet, CSV), figures and findings again from the records of a "
+    "folder.",
+}
+"""What `ctxrnn study --help` says of each study, and of the two commands on results folders."""
+STUDIES = tuple(SUMMARIES)[:-2]
 SCALES = ("smoke", "quick", "paper")
 REPRODUCE_SCALES = ("smoke", "quick")
 EXECUTORS = ("local", "inline", "ray")
@@ -83,7 +106,7 @@ def _continued(known: Sequence[str], typed: str, within: str) -> list[str]:
 
 def studies(typed: str) -> list[CompletionItem]:
     """Complete a study, or else a file of the user's."""
-    names = [name for name in (*STUDIES, "status", "export") if name.startswith(typed)]
+    names = [name for name in SUMMARIES if name.startswith(typed)]
     return [CompletionItem(name) for name in names] or [CompletionItem(typed, type="file")]
 
 

@@ -97,6 +97,7 @@ def test_every_command_of_the_overview_can_be_typed(monkeypatch, capsys):
         "main([])",
         "main(['completion', 'bash'])",
         "main(['--help'])",
+        "main(['study', '--help'])",
         "app.main(['study'], 'ctxrnn', complete_var='X')",
     ],
 )
@@ -204,11 +205,16 @@ def completed(shell, *words):
 
 def test_names_are_those_of_their_sources():
     from ctxrnn.studies import SCALES, study_names
+    from ctxrnn.studies._command import command
     from ctxrnn.studies._recipes import SCALE_NAMES, recipe
     from ctxrnn.studies._study import EXECUTORS
     from ctxrnn.tasks import YANG19
 
     assert study_names() == names.STUDIES
+    for name, summary in names.SUMMARIES.items():
+        found = command(name)
+        # `status` and `export` go on with what they need.
+        assert found.help.replace("\n", " ").startswith(summary), name
     assert names.SCALES == SCALE_NAMES
     assert {scale for name in study_names() for scale in recipe(name).scales} <= set(names.SCALES)
     assert tuple(SCALES) == names.REPRODUCE_SCALES

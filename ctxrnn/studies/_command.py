@@ -18,11 +18,6 @@ from ctxrnn.studies._results import ResultsFolder
 from ctxrnn.studies._study import EXECUTORS, Study
 
 
-def command_names() -> list[str]:
-    """Return the names of the commands and studies."""
-    return [*study_names(), "status", "export"]
-
-
 def command(name: str) -> click.Command | None:
     """Return a command by its name: `status`, `export`, a study, or a file of the user's."""
     if name in ("status", "export"):
