@@ -67,5 +67,5 @@ html_theme_options = {
     "footer_end": [],
     "pygments_light_style": "tango",
 }
-html_sidebars = {"index": []}
+html_sidebars = {"index": [], "gallery": []}
 html_math_renderer = "mathml"
