@@ -234,7 +234,9 @@ def mechanism(variant: str) -> str:
 def variant_label(variant: str) -> str:
     """Return a legend's text for a variant, e.g. "synaptic (s-sym)"."""
     kind = mechanism(variant)
-    return NAMES[kind] if variant == "none" else f"{NAMES[kind]} ({variant})"
+    if kind == "none":
+        return NAMES["none"] if variant == "none" else variant
+    return f"{NAMES[kind]} ({variant})"
 
 
 def line(variant: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ctxrnn import (
     CTRNN,
+    Chain,
     CheckpointError,
     Ensemble,
     TrainingHistory,
@@ -30,6 +31,7 @@ from ctxrnn.studies._cells import Cell
 from ctxrnn.studies._cost import memory_bytes, training_seconds
 from ctxrnn.studies._desk import Desk, as_result, check_names, stops
 from ctxrnn.studies._grouping import TOGETHER
+from ctxrnn.studies._own import Pathways, build_own, check_own, own_options
 from ctxrnn.studies._plan import NetworkSettings, Plan, plan_network, source_of, tasks_of
 from ctxrnn.studies._store import Result
 
@@ -84,6 +86,7 @@ class Networks:
         base: What the networks have in common.
         measure: From a trained network to values and tables; None for the clean test alone.
         measure_seconds: Time that the measure takes, a number or a function of the plan.
+        pathways: Pathways of the user's own by id.
     """
 
     def __init__(
@@ -91,12 +94,15 @@ class Networks:
         base: NetworkSettings,
         measure: Measure | None = None,
         measure_seconds: float | Callable[[Plan], float] = 0.0,
+        pathways: Pathways | None = None,
     ) -> None:
         self.base, self.measure, self.measure_seconds = base, measure, measure_seconds
+        self.pathways = dict(pathways or {})
+        check_own(self.pathways)
 
     def plan(self, cell: Cell) -> Plan:
         """Return the network that a cell asks for."""
-        return plan_network(self.base, cell)
+        return plan_network(self.base, cell, self.pathways)
 
     def unit(self, cell: Cell) -> Hashable:
         """Cells of the same network belong to the same process."""
@@ -171,10 +177,10 @@ class Networks:
         self, wanted: Sequence[tuple[Plan, list[Cell]]], desk: Desk, device: torch.device
     ) -> list[tuple[CTRNN, TrainingHistory]]:
         """Return the networks, trained: those found in the folder, and the others."""
-        found = [_load(plan, desk, device) for plan, _ in wanted]
+        found = [_load(plan, desk, device, self.pathways) for plan, _ in wanted]
         new = [item for item, old in zip(wanted, found, strict=True) if old is None]
         if new:
-            trained = iter(_train(new, desk, device))
+            trained = iter(_train(new, desk, device, self.pathways))
             found = [next(trained) if old is None else old for old in found]
         return [item for item in found if item is not None]
 
@@ -190,22 +196,36 @@ def device_of(base: NetworkSettings) -> torch.device:
     return device
 
 
-def _network(plan: Plan, device: torch.device | None = None) -> CTRNN:
+def _network(plan: Plan, device: torch.device | None, pathways: Pathways) -> CTRNN:
     tasks = tasks_of(plan)
-    return CTRNN(
+    modulation: str | Chain = plan.variant
+    options = dict(plan.options)
+    if plan.variant in pathways:
+        modulation = _own(plan, pathways)
+        options = {k: v for k, v in options.items() if k not in own_options(pathways[plan.variant])}
+    network = CTRNN(
         tasks.inputs,
         plan.units,
         tasks.outputs,
-        plan.variant,
+        modulation,
         contexts=len(plan.tasks),
         dt=plan.trials["dt"],
         seed=plan.seed,
         device=device,
-        **plan.options,
+        **options,
     )
+    network.variant = plan.variant
+    return network
 
 
-def _load(plan: Plan, desk: Desk, device: torch.device) -> tuple[CTRNN, TrainingHistory] | None:
+def _own(plan: Plan, pathways: Pathways) -> Chain:
+    build = pathways[plan.variant]
+    return build_own(build, plan.units, len(plan.tasks), plan.seed, plan.options)
+
+
+def _load(
+    plan: Plan, desk: Desk, device: torch.device, pathways: Pathways
+) -> tuple[CTRNN, TrainingHistory] | None:
     path = desk.folder / "networks" / f"{plan.name}.safetensors"
     if not path.exists():
         return None
@@ -213,17 +233,23 @@ def _load(plan: Plan, desk: Desk, device: torch.device) -> tuple[CTRNN, Training
         notes = load_notes(path)
         if notes.get("plan") != json.loads(plan.identity):
             raise CheckpointError(f"{path} is another network")
-        return load(path, device=device), TrainingHistory(**notes["history"])
+        kinds = {}
+        if plan.variant in pathways:
+            kinds = {type(part).__name__: type(part) for part in _own(plan, pathways)}
+        return load(path, device=device, pathways=kinds), TrainingHistory(**notes["history"])
     except (CheckpointError, KeyError, TypeError) as error:
         desk.note(f"{error}; it is trained again")
         return None
 
 
 def _train(
-    wanted: Sequence[tuple[Plan, list[Cell]]], desk: Desk, device: torch.device
+    wanted: Sequence[tuple[Plan, list[Cell]]],
+    desk: Desk,
+    device: torch.device,
+    pathways: Pathways,
 ) -> list[tuple[CTRNN, TrainingHistory]]:
     plans = [plan for plan, _ in wanted]
-    networks = [_network(plan, device) for plan in plans]
+    networks = [_network(plan, device, pathways) for plan in plans]
     files = [desk.path(f"training/{plan.name}.training") for plan in plans]
     for file in files:
         _drop_damaged(file, desk)

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ctxrnn import TrainConfig, derive_seed, make_generator, matched_units, parameter_count
-from ctxrnn._catalogue import check_variant, known_options
+from ctxrnn._catalogue import known_options
 from ctxrnn._checkpoint import as_json
 from ctxrnn._checks import check_count, check_not_negative, check_positive, unknown_name
+from ctxrnn.studies._own import Pathways, check_known, own_matched_units, own_options
 
 if TYPE_CHECKING:
     from ctxrnn.tasks import TaskSet
@@ -142,7 +143,9 @@ _TRIALS = ("dt", "ring", "input_noise")
 _NETWORK = ("tau", "noise", "form", "nonlinearity", "tau_e", "tau_s")
 
 
-def plan_network(base: NetworkSettings, cell: Mapping[str, Any]) -> Plan:
+def plan_network(
+    base: NetworkSettings, cell: Mapping[str, Any], pathways: Pathways | None = None
+) -> Plan:
     """Read off a cell which network it asks for.
 
     Axes that mean something: `variant`; `units` (N), or `size` with `matching` (M1: N = size; M2:
@@ -157,6 +160,8 @@ def plan_network(base: NetworkSettings, cell: Mapping[str, Any]) -> Plan:
     Args:
         base: What the networks have in common.
         cell: Names of axes and their values.
+        pathways: Pathways of one's own by id, which `variant` may name; their options are the
+            arguments of the class.
 
     Raises:
         ValueError: If the variant or the size is missing, or a value is out of range.
@@ -173,12 +178,15 @@ def plan_network(base: NetworkSettings, cell: Mapping[str, Any]) -> Plan:
     given = {name: value for name, value in cell.items() if value is not None}
     if "variant" not in given:
         raise ValueError("a cell must name its `variant`, such as variant=e-add")
-    variant = check_variant(given["variant"])
+    own = pathways or {}
+    variant = check_known(given["variant"], own)
+    build = own.get(variant)
+    known = known_options(variant) if build is None else own_options(build)
     tasks = _tasks(base, given)
     options = {
         name: given.get(name, getattr(base, name, 0.0)) for name in _NETWORK if name != "noise"
     }
-    options |= {name: given[name] for name in known_options(variant) if name in given}
+    options |= {name: given[name] for name in known if name in given}
     trials = {
         "dt": given.get("dt", base.dt),
         "ring": given.get("ring", base.ring),
@@ -194,8 +202,8 @@ def plan_network(base: NetworkSettings, cell: Mapping[str, Any]) -> Plan:
         raise unknown_name("training", training, ("clean", "ambiguous"))
     keys = [given[name] for name in ("order", "seed") if name in given]
     matching = given.get("matching", "M1")
-    units = _units(variant, given, matching, tasks, trials["ring"], options)
-    if matching == "M3" and variant.startswith("es"):
+    units = _units(variant, given, matching, tasks, trials["ring"], options, build)
+    if matching == "M3" and variant.startswith("es") and build is None:
         options |= {"on_e": 0.5, "on_s": 0.5}
     return Plan(
         variant,
@@ -234,6 +242,7 @@ def _units(
     tasks: tuple[str, ...],
     ring: int,
     options: Mapping[str, Any],
+    build: Any,
 ) -> int:
     if matching not in MATCHINGS:
         raise unknown_name("matching", matching, MATCHINGS)
@@ -244,8 +253,10 @@ def _units(
     if "units" in given or matching != "M2":
         return int(size)
     shape = {"inputs": 1 + 2 * ring, "outputs": 1 + ring, "contexts": len(tasks)}
-    own = {name: options[name] for name in known_options(variant) if name in options}
     budget = parameter_count("e-add", units=int(size), **shape)
+    if build is not None:
+        return own_matched_units(build, budget, shape, options)
+    own = {name: options[name] for name in known_options(variant) if name in options}
     return matched_units(variant, parameters=budget, **shape, **own)
 
 

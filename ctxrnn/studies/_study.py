@@ -21,6 +21,7 @@ from ctxrnn.studies._desk import EachCell, Event, Work, stops
 from ctxrnn.studies._grouping import grouped
 from ctxrnn.studies._local import Executor, InlineExecutor, LocalExecutor
 from ctxrnn.studies._networks import Measure, Networks, device_of
+from ctxrnn.studies._own import Pathways
 from ctxrnn.studies._plan import NetworkSettings
 from ctxrnn.studies._progress import Progress
 from ctxrnn.studies._results import ResultsFolder, Tables, as_tables, failures
@@ -68,6 +69,9 @@ class Study:
         foreseen: Returns cells that will probably follow where the grid is a function, for the
             cost model.
         ready: Called before the first cell; raises what says that data or a library is missing.
+        pathways: Pathways of one's own: id, which `variant` may name -> class that takes
+            (units, contexts, *, seed, options); axes of the options' names set them. An id that
+            begins with "e-", "s-" or "es-" is drawn and reckoned like the pathways of that kind.
 
     Example:
         >>> from ctxrnn import TrainConfig
@@ -96,6 +100,7 @@ class Study:
     measure_seconds: Any = 0.0
     foreseen: Callable[[], Sequence[Cell]] | None = None
     ready: Callable[[], object] | None = None
+    pathways: Pathways | None = None
 
     def cells(self, finished: pd.DataFrame | None = None) -> list[Cell]:
         """Return the cells that are wanted, given the table of those that are finished."""
@@ -122,7 +127,7 @@ class Study:
     def worker(self) -> Work:
         """Return what computes the cells."""
         if self.work is None:
-            return Networks(self.base, self.measure, self.measure_seconds)
+            return Networks(self.base, self.measure, self.measure_seconds, self.pathways)
         return self.work if hasattr(self.work, "unit") else EachCell(self.work)  # type: ignore[return-value]
 
     def changed(self, assignments: Sequence[str]) -> Study:

@@ -79,5 +79,3 @@ def setup(app):
     app.connect("missing-reference", _resolved)
     app.connect("env-check-consistency", _complete)
     return {"parallel_read_safe": False, "parallel_write_safe": True}
-
-
