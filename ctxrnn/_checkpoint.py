@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import importlib.metadata
+import inspect
 import json
 import os
 import platform
@@ -173,8 +174,26 @@ def read_tensors(path: str | Path, *kinds: str) -> tuple[dict[str, Tensor], dict
 
 
 def pathways_of(chain: Chain) -> list[dict[str, Any]]:
-    """Return what rebuilds pathways, apart from their tensors, as JSON-able values."""
-    return [{"kind": type(pathway).__name__, "options": pathway.config()} for pathway in chain]
+    """Return what rebuilds pathways, apart from their tensors, as JSON-able values.
+
+    Raises:
+        ValueError: If `config` of a pathway of the user's own does not return all that its
+            constructor takes: another network would be loaded.
+    """
+    found = []
+    for pathway in chain:
+        kind, options = type(pathway), pathway.config()
+        if PATHWAYS.get(kind.__name__) is not kind:
+            named = inspect.signature(kind).parameters.values()
+            taken = [p.name for p in named if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+            for name in taken:
+                if name not in options and name != "seed":
+                    raise ValueError(
+                        f"config() of {kind.__name__} must return every argument of its "
+                        f"constructor but the seed: {name!r} is missing"
+                    )
+        found.append({"kind": kind.__name__, "options": options})
+    return found
 
 
 def network_header(network: CTRNN) -> dict[str, Any]:

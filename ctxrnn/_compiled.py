@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ctxrnn import _kernel
-from ctxrnn._circuit import Dense
+from ctxrnn._circuit import Dense, Recurrence
 from ctxrnn._context import Contexts
 from ctxrnn._noise import RecurrentNoise
 from ctxrnn._trajectory import Trajectory
@@ -85,7 +85,8 @@ def plan(
         return None
     if groups is None and not isinstance(recurrent, Dense):
         return None
-    weights, first, order = recurrent.dense(), torch.tensor([0, trials]), None
+    weights = _checked(recurrent, units, 1 if groups is None else len(groups.first) - 1, start)
+    first, order = torch.tensor([0, trials]), None
     group = torch.zeros(1, dtype=torch.int64)
     spread = {"drive": circuit.current} if circuit.current.ndim == 1 else {}
     if weights.ndim == 2:
@@ -138,6 +139,17 @@ def run(plan: Plan, inputs: Tensor) -> Trajectory:
         back = plan.order.argsort()
         return Trajectory(*(part.transpose(0, 1)[back] for part in parts))
     return Trajectory(*(part.transpose(0, 1) for part in parts))
+
+
+def _checked(recurrent: Recurrence, units: int, rows: int, like: Tensor) -> Tensor:
+    """Return W(c) as a matrix; the loop in C trusts its shape."""
+    weights = recurrent.dense()
+    if weights.shape[-2:] != (units, units) or weights.shape[:-2] not in ((), (rows,)):
+        raise ValueError(
+            f"dense() of {type(recurrent).__name__} must have shape (unit, unit) or (trial, unit, "
+            f"unit) = {(rows, units, units)}: got {tuple(weights.shape)}"
+        )
+    return weights.to(like.dtype)
 
 
 def _picked(value: Tensor | None, order: Tensor, axis: int) -> Tensor | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ctxrnn._checks import check_count, check_integer, make_generator
-from ctxrnn._circuit import Circuit
+from ctxrnn._circuit import Circuit, Recurrence
 from ctxrnn._context import Contexts
 
 Seed = int | torch.Generator
@@ -51,6 +52,11 @@ class AbstractModulation(nn.Module, ABC):
         super().__init__()
         check_count("units", units)
         check_count("contexts", contexts)
+        if getattr(self, "pathway", None) not in ("excitability", "synaptic"):
+            raise TypeError(
+                f"{type(self).__name__} must say which context it sees, as a class attribute: "
+                'pathway = "excitability" or "synaptic"'
+            )
         self.units = units
         self.contexts = contexts
 
@@ -74,15 +80,66 @@ class AbstractModulation(nn.Module, ABC):
                 f"context must have {self.contexts} entries in its last axis: "
                 f"got shape {tuple(seen.shape)}"
             )
-        return self.modulate(circuit, seen)
+        found = self.modulate(circuit, seen)
+        return _checked(found, len(seen), self.units, type(self).__name__, circuit)
 
     @abstractmethod
     def modulate(self, circuit: Circuit, context: Tensor) -> Circuit:
-        """Return the circuit in this context, (trial, context)."""
+        """Return the circuit in this context, (trial, context).
+
+        Trials of one context may be computed together: then each row is a context that some of
+        them share, so that what is returned must follow from the row alone, without random
+        numbers of its own.
+        """
 
     @abstractmethod
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments (without the seed) as JSON-able values."""
+
+
+def _checked(found: Any, rows: int, units: int, name: str, before: Circuit) -> Circuit:
+    """Return what a pathway made, after checking it: loops trust shapes and types from here on.
+
+    One value for all units of a trial is spread over them.
+    """
+    if not isinstance(found, Circuit):
+        raise TypeError(f"modulate of {name} must return a Circuit: got {type(found).__name__}")
+    if not isinstance(found.recurrent, Recurrence) and not (
+        found.recurrent is None and before.recurrent is None
+    ):
+        raise TypeError(
+            f"modulate of {name} must return a circuit whose recurrent is a ctxrnn.Recurrence: got "
+            f"{type(found.recurrent).__name__}"
+        )
+    if found.input_weight.shape != before.input_weight.shape:
+        raise ValueError(
+            f"input_weight of {name} must keep its shape (unit, input) = "
+            f"{tuple(before.input_weight.shape)}, one for all trials: got "
+            f"{tuple(found.input_weight.shape)}"
+        )
+    dtype = before.input_weight.dtype
+    changes: dict[str, Any] = {}
+    for part in found.by_trial:
+        value = getattr(found, part)
+        if value is None or value is getattr(before, part):
+            continue
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{part} of {name} must be a tensor: got {type(value).__name__}")
+        shape = tuple(value.shape)
+        if len(shape) > 2 or (shape[-1:] not in ((), (1,), (units,))) or (
+            len(shape) == 2 and shape[0] not in (1, rows)
+        ):  # fmt: skip
+            raise ValueError(
+                f"{part} of {name} must have shape (trial, unit) = ({rows}, {units}), or 1 in "
+                f"place of either: got {shape}"
+            )
+        if shape[-1:] != (units,):
+            value = value.expand(*(shape[:-1] or (1,)), units)
+        if value.dtype != dtype:
+            value = value.to(dtype)
+        if value is not getattr(found, part):
+            changes[part] = value
+    return dataclasses.replace(found, **changes) if changes else found
 
 
 def normal(shape: tuple[int, ...], sd: float, seed: Seed, name: str) -> nn.Parameter:

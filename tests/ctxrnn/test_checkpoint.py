@@ -8,7 +8,16 @@ import torch
 from safetensors.torch import save_file
 
 import ctxrnn
-from ctxrnn import CTRNN, AbstractModulation, CheckpointError, load, load_notes, save, variant_ids
+from ctxrnn import (
+    CTRNN,
+    AbstractModulation,
+    CheckpointError,
+    Drive,
+    load,
+    load_notes,
+    save,
+    variant_ids,
+)
 from ctxrnn import _checkpoint as module
 
 U = torch.randn(3, 6, 2, generator=torch.Generator().manual_seed(0))
@@ -180,3 +189,18 @@ def test_time_constants_come_back_to_the_last_bit(tau, tmp_path):
     assert torch.equal(again.tau, network.tau)
     assert again.noise == 0.25
     assert torch.equal(answer(again), answer(network))
+
+
+def test_a_config_that_would_load_another_network_is_refused(tmp_path):
+    class Forgetful(Drive):
+        def __init__(self, units, contexts, *, strength=1.0, seed=0):
+            super().__init__(units, contexts, seed=seed)
+            self.strength = strength
+
+        def config(self):
+            return {"units": self.units, "contexts": self.contexts}
+
+    network = CTRNN(2, 5, 2, Forgetful(5, 3, strength=5.0), contexts=3)
+    with pytest.raises(ValueError, match=r"config\(\) of Forgetful .*: 'strength' is missing"):
+        save(network, tmp_path / "x")
+    assert not (tmp_path / "x").exists()

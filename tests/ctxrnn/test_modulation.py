@@ -3,12 +3,15 @@
 `test_identities.py` holds the identities in their plain form; here are the other forms of them.
 """
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from ctxrnn import (
     CTRNN,
+    AbstractModulation,
     Additive,
     Chain,
     Contexts,
@@ -16,6 +19,7 @@ from ctxrnn import (
     Gain,
     Hadamard,
     Masks,
+    Recurrence,
     Threshold,
     TrainConfig,
     TrialBatch,
@@ -777,3 +781,114 @@ def test_members_with_pathways_on_some_units_are_stacked():
 def test_units_that_do_not_exist_are_refused(kind, on, error, message):
     with pytest.raises(error, match=message):
         kind(5, 2, on=on)
+
+
+# What a pathway of the user's own returns is checked: the compiled loop trusts it.
+
+
+class Returns(AbstractModulation):
+    """A pathway that sets one part of the circuit to what it is told."""
+
+    pathway = "excitability"
+
+    def __init__(self, part, value):
+        super().__init__(6, 2)
+        self.part, self.value = part, value
+
+    def modulate(self, circuit, context):
+        value = self.value(context) if callable(self.value) else self.value
+        return dataclasses.replace(circuit, **{self.part: value})
+
+    def config(self):
+        return {}
+
+
+def answers(part, value, loop):
+    network = CTRNN(3, 6, 2, Returns(part, value), contexts=2, noise=0, seed=0)
+    network.loop = loop
+    context = torch.eye(2)[torch.arange(10) % 2]
+    return network(torch.ones(10, 8, 3), context).outputs.detach()
+
+
+@pytest.mark.parametrize("loop", ["auto", "plain"])
+@pytest.mark.parametrize("part", ["gain", "threshold", "current"])
+def test_one_value_for_all_units_is_spread(part, loop):
+    def whole(context):
+        return (1 + context[:, :1]).expand(-1, 6)
+
+    expected = answers(part, whole, loop)
+    for same in (lambda c: 1 + c[:, :1], lambda c: (1 + c[:, :1]).double(),
+                 lambda c: whole(c).double()):  # fmt: skip
+        assert torch.allclose(answers(part, same, loop), expected, atol=1e-6)
+    one = answers(part, lambda c: torch.full((len(c), 6), 1.5), loop)
+    for same in (torch.tensor(1.5), torch.full((6,), 1.5), torch.full((1, 6), 1.5)):
+        assert torch.allclose(answers(part, same, loop), one, atol=1e-6)
+
+
+@pytest.mark.parametrize("loop", ["auto", "plain"])
+@pytest.mark.parametrize("part", ["gain", "threshold", "current"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        lambda c: torch.ones(len(c), 3),
+        lambda c: torch.ones(len(c), 8),
+        lambda c: torch.ones(6, len(c)),
+        lambda c: torch.ones(len(c) + 1, 6),
+        lambda c: torch.ones(1, len(c), 6),
+        lambda c: torch.ones(3),
+    ],
+)
+def test_wrong_shapes_of_a_pathway_are_an_error(part, value, loop):
+    with pytest.raises(ValueError, match=rf"{part} of Returns must have shape \(trial, unit\) = "):
+        answers(part, value, loop)
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("gain", 2.0, "gain of Returns must be a tensor: got float"),
+        ("recurrent", None, "whose recurrent is a ctxrnn.Recurrence: got NoneType"),
+        ("recurrent", torch.eye(6), "whose recurrent is a ctxrnn.Recurrence: got Tensor"),
+        ("input_weight", torch.ones(10, 6, 3), r"input_weight of Returns must keep its shape"),
+    ],
+)
+def test_other_parts_of_a_pathway_are_checked(part, value, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        answers(part, value, "auto")
+
+
+def test_a_recurrence_of_the_users_own_has_the_shape_of_w():
+    @dataclasses.dataclass(frozen=True)
+    class Small(Recurrence):
+        size: tuple
+
+        def __call__(self, rates):
+            return 0 * rates
+
+        def dense(self):
+            return torch.zeros(self.size)
+
+    for size in ((3, 3), (5, 6, 6), (6,)):
+        with pytest.raises(ValueError, match=r"dense\(\) of Small must have shape"):
+            answers("recurrent", lambda c, size=size: Small(size), "compiled")
+    for size in ((6, 6), (2, 6, 6)):
+        assert answers("recurrent", lambda c, size=size: Small(size), "compiled").shape == (
+            10,
+            8,
+            2,
+        )
+
+
+def test_a_pathway_says_what_it_sees_and_returns_a_circuit():
+    class Neither(Returns):
+        pathway = "both"
+
+        def modulate(self, circuit, context):
+            return context
+
+    with pytest.raises(TypeError, match="Neither must say which context it sees"):
+        Neither("gain", None)
+    Neither.pathway = "synaptic"
+    network = CTRNN(3, 6, 2, Neither("gain", None), contexts=2)
+    with pytest.raises(TypeError, match="modulate of Neither must return a Circuit: got Tensor"):
+        network(torch.ones(1, 2, 3), torch.eye(2)[:1])
