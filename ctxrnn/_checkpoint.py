@@ -246,6 +246,12 @@ def save(
         {'tasks': ['go', 'anti']}
     """
     notes = dict(notes or {})
+    for name, value in getattr(network, "named_parameters", dict)():
+        if value.dtype not in (torch.float32, torch.float64):
+            raise ValueError(
+                f"parameters must be float32 or float64, which can be loaded again: {name} is "
+                f"{value.dtype}; use .float() before saving"
+            )
     if isinstance(network, CTRNN):
         write_tensors(
             path, network.state_dict(), {**network_header(network), "notes": notes}, "network"
@@ -309,7 +315,7 @@ def load_layer(
     path: str | Path,
     *,
     pathways: Mapping[str, Callable[..., AbstractModulation]] | None = None,
-    encoder: Callable[..., ContextEncoder] | None = None,
+    encoder: type[ContextEncoder] | None = None,
     device: torch.device | str | None = None,
 ) -> ModulatedRNN:
     """Load a modulated layer that `save` wrote.
@@ -337,15 +343,21 @@ def load_layer(
     modulation: str | Chain = header["variant"]
     if header["pathways"] is not None:
         modulation = _rebuilt(path, header["pathways"], pathways)
-    given = None
-    if header["encoder"] is not None:
-        kind = header["encoder"]["kind"]
-        if encoder is None and kind != ContextEncoder.__name__:
-            raise CheckpointError(
-                f"{path} uses the encoder {kind!r}, which is not known here: pass encoder={kind}"
-            )
-        given = (encoder or ContextEncoder)(**header["encoder"]["options"])
+    told = header["encoder"]
+    kind = None if told is None else told["kind"]
+    classes = {cls.__name__: cls for cls in (ContextEncoder, encoder) if cls is not None}
+    if kind is not None and kind not in classes:
+        raise CheckpointError(
+            f"{path} uses the encoder {kind!r}, which is not known here: pass encoder={kind}"
+        )
+    if encoder is not None and kind != encoder.__name__:
+        raise CheckpointError(
+            f"{path} holds {f'the encoder {kind!r}' if kind else 'no encoder of its own'}: do not "
+            f"pass encoder={encoder.__name__}"
+        )
+    # Initial values are replaced below; torch's global generator stays as it is.
     with torch.random.fork_rng(devices=[]):
+        given = None if kind is None else classes[kind](**told["options"])
         layer = ModulatedRNN(
             modulation=modulation, encoder=given, dtype=getattr(torch, header["dtype"]),
             **header["layer"],

@@ -80,9 +80,15 @@ class Text:
         return self._streams[key]
 
     def check(self) -> None:
-        """Raise ValueError unless every split is long enough for its streams."""
+        """Raise ValueError unless every split is long enough, and training for one sequence."""
         for split in ("train", "validation", "test"):
             self.streams(split)
+        longest = len(self.streams("train")) - 1
+        if self.settings.length > longest:
+            raise ValueError(
+                f"{self.settings.data}: its {self.settings.batch} streams are shorter than a "
+                f"sequence: choose length={longest} or less, a smaller batch, or a longer text"
+            )
 
     def training(self, seed: int) -> Iterator[Batch]:
         """Go through the training split without end; streams start at a place of the seed's."""

@@ -19,7 +19,7 @@ from ctxrnn.studies._sequence_settings import GATES, SequenceSettings, parts_of
 
 APART = 0.01
 """Largest relative difference of parameter counts."""
-_SPAN, _EMBEDDINGS = 0.1, 8
+_REACH = ((0.1, 8), (0.2, 24), (0.35, 40))
 _KIND = "sequence model"
 
 
@@ -65,43 +65,55 @@ def count(settings: SequenceSettings, model: str, shape: Shape, size: Size) -> i
 def sizes(settings: SequenceSettings, shape: Shape, budget: int) -> Mapping[str, Size]:
     """Return the sizes of all models, whose parameters differ by 1 % at most.
 
-    Of the counts within a tenth of the budget the nearest is taken at which every model has a
-    size; modulated ones have no more parameters than any baseline. Embeddings are of one size.
+    Of the counts within a tenth of the budget, or else somewhat farther, the nearest is taken at
+    which every model has a size; modulated ones have no more parameters than any baseline.
+    Embeddings are of one size.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there is none; tells a budget that has some.
     """
+    found = _sized(settings, shape, budget)
+    if found is not None:
+        return found
+    larger = (round(budget * factor) for factor in (1.5, 2, 3, 4, 6, 8))
+    works = next((each for each in larger if _sized(settings, shape, each) is not None), None)
+    told = "other contexts or embeddings" if works is None else f"budgets={works}"
+    raise ValueError(
+        f"no sizes of {', '.join(settings.models)} have numbers of parameters within 1 % of "
+        f"each other near {budget}: choose {told}"
+    )
+
+
+def _sized(settings: SequenceSettings, shape: Shape, budget: int) -> Mapping[str, Size] | None:
     wanted = settings.embedding if shape.symbols else 0
-    near = range(max(1, wanted - _EMBEDDINGS), wanted + _EMBEDDINGS + 1) if wanted else (0,)
-    best: tuple[float, Mapping[str, Size]] | None = None
-    for embedding in near:
-        counts = {
-            model: dict(_counts(settings, model, shape, embedding, budget))
-            for model in settings.models
-        }
-        for low in {value for table in counts.values() for value in table.values()}:
-            found = _fit(counts, low, embedding)
-            if found is None:
-                continue
-            # The embedding moves only where it must.
-            far = abs(low / budget - 1) + abs(embedding - wanted) / 1000
-            if best is None or far < best[0]:
-                best = far, found
-    if best is None:
-        raise ValueError(
-            f"no sizes of {', '.join(settings.models)} have numbers of parameters within 1 % of "
-            f"each other near {budget}: choose a larger budget, or other contexts"
-        )
-    return best[1]
+    for span, reach in _REACH:
+        near = range(max(1, wanted - reach), wanted + reach + 1) if wanted else (0,)
+        best: tuple[float, Mapping[str, Size]] | None = None
+        for embedding in near:
+            counts = {
+                model: dict(_counts(settings, model, shape, embedding, budget, span))
+                for model in settings.models
+            }
+            for low in {value for table in counts.values() for value in table.values()}:
+                found = _fit(counts, low, embedding)
+                if found is None:
+                    continue
+                # The embedding moves only where it must.
+                far = abs(low / budget - 1) + abs(embedding - wanted) / 1000
+                if best is None or far < best[0]:
+                    best = far, found
+        if best is not None:
+            return best[1]
+    return None
 
 
 def _counts(
-    settings: SequenceSettings, model: str, shape: Shape, embedding: int, budget: int
+    settings: SequenceSettings, model: str, shape: Shape, embedding: int, budget: int, span: float
 ) -> Iterable[tuple[int, int]]:
     """Go through units and parameters within reach of a budget."""
     units = 1
-    while (total := count(settings, model, shape, Size(units, embedding))) <= budget * (1 + _SPAN):
-        if total >= budget * (1 - _SPAN):
+    while (total := count(settings, model, shape, Size(units, embedding))) <= budget * (1 + span):
+        if total >= budget * (1 - span):
             yield units, total
         units += 1
 

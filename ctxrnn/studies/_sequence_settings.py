@@ -6,7 +6,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ctxrnn._catalogue import check_variant
-from ctxrnn._checks import check_count, check_fraction, check_positive, unknown_name
+from ctxrnn._checks import (
+    check_count,
+    check_fraction,
+    check_not_negative,
+    check_positive,
+    unknown_name,
+)
 from ctxrnn._encoder import SQUASHES, Squash
 
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}
@@ -89,6 +95,11 @@ class SequenceSettings:
         check_count("batch", self.batch, minimum=2)
         for name in ("clip", "slow"):
             check_positive(name, getattr(self, name))
+        for name in ("encoder_hidden", "tested"):
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name), minimum=2 if name == "tested" else 1)
+        for noise in self.noises:
+            check_not_negative("noises", noise)
         if self.averaging is not None:
             check_count("averaging", self.averaging, minimum=0)
         for rate in self.rates:

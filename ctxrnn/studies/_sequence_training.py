@@ -18,6 +18,7 @@ from ctxrnn.studies._sequence_models import SequenceModel, detached
 from ctxrnn.studies._sequence_settings import SequenceSettings
 
 LN2 = math.log(2)
+_DIVERGED = 50
 
 
 def loss_of(logits: Tensor, targets: Tensor) -> Tensor:
@@ -161,7 +162,9 @@ class Run:
             value, loss = score(self.model, data, "validation", settings.evaluated)
         except FloatingPointError:
             value, loss = math.nan, math.nan
-        self.failed = self.failed or not math.isfinite(loss)
+        # So many times what guessing costs is no score: an unbounded encoder ran away.
+        limit = _DIVERGED * math.log(self.model.readout.out_features)
+        self.failed = self.failed or not math.isfinite(loss) or loss > limit
         self.history.append(
             {"rate": self.rate, "update": self.updates, "seconds": self.seconds,
              "validation": value, "loss": loss}

@@ -122,3 +122,24 @@ def test_other_files_are_refused(tmp_path):
     (tmp_path / "layer").write_bytes(whole[:-7])
     with pytest.raises(CheckpointError, match="truncated"):
         load_layer(tmp_path / "layer")
+
+
+def test_another_encoder_than_the_files_is_refused(tmp_path):
+    encoder = ContextEncoder(4, 3, seed=4)
+    save(ModulatedRNN(4, 6, modulation="e-gain", contexts=3, encoder=encoder), tmp_path / "plain")
+    save(ModulatedRNN(4, 6, modulation="e-gain", contexts=3), tmp_path / "none")
+    with pytest.raises(CheckpointError, match=r"holds the encoder 'ContextEncoder': do not pass"):
+        load_layer(tmp_path / "plain", encoder=Shifted)
+    with pytest.raises(CheckpointError, match="holds no encoder of its own: do not pass"):
+        load_layer(tmp_path / "none", encoder=Shifted)
+    torch.manual_seed(3)
+    before = torch.random.get_rng_state()
+    load_layer(tmp_path / "plain")
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_what_could_not_be_loaded_is_not_saved(tmp_path):
+    for made in (ModulatedRNN(4, 6, contexts=3), CTRNN(2, 5, 2)):
+        with pytest.raises(ValueError, match="parameters must be float32 or float64"):
+            save(made.to(torch.bfloat16), tmp_path / "x")
+    assert not (tmp_path / "x").exists()

@@ -783,3 +783,85 @@ def test_the_text_itself_is_tested(text, digits):
     assert isinstance(digits, Images)
     assert text.facts["stand_in_for"]
     assert 0 < digits.facts["chance"] < 0.2
+
+
+def test_the_search_averages_as_a_run_by_hand(text):
+    settings = dataclasses.replace(WORDS, rates=(1e-2,), updates=12, evaluations=3, search=1.0)
+    size = Size(16, 8)
+    found = pd.DataFrame(_fit(settings, text).history)["validation"]
+    model = SequenceModel(settings, "e-gain", text.shape, size, 0)
+    run = Run(1e-2, model, torch.optim.Adam(model.parameters(), lr=1e-2), text.training(0))
+    by_hand = []
+    for step in range(1, 13):
+        run.update(settings.clip, settings.averaging)
+        if step % 4 == 0:
+            with run.means():
+                by_hand.append(score(model, text, "validation", settings.evaluated)[0])
+    assert found.tolist() == pytest.approx(by_hand, rel=1e-6)
+    last = pd.DataFrame(_fit(dataclasses.replace(settings, averaging=None), text).history)
+    assert abs(last["validation"].iloc[-1] - by_hand[-1]) > 1e-3
+
+
+def test_all_scales_search_and_average():
+    for name in ("language", "sequential-images"):
+        for scale in ("quick", "paper"):
+            settings = recipe(name).settings(scale)
+            assert settings.averaging == 8
+            assert settings.finalists == 2
+            # At least the four of the protocol.
+            assert {3e-4, 1e-3, 3e-3, 1e-2} <= set(settings.rates)
+
+
+def test_at_equal_time_more_is_better_for_images():
+    cells, history, _ = records(JUDGED, {"lstm": (0.0, 0.5)})
+    cells = cells.assign(metric="accuracy")
+    # 0.5, 0.6, 0.7, 0.4: the best so far at the limit of the LSTM's 50 s is the third.
+    rising = dict(zip((25, 50, 75, 100), (0.5, 0.6, 0.7, 0.4), strict=True))
+    history = history.assign(validation=history["update"].map(rising))
+    found = equal_time(cells, history).set_index("model")["at_equal_time"]
+    assert found["lstm"].unique().tolist() == [0.7]
+    assert found["e-gain"].unique().tolist() == [0.6]
+
+
+@pytest.mark.parametrize("symbols", [5, 11, 47, 71, 75, 83, 128, 250])
+def test_any_alphabet_has_sizes(symbols):
+    settings = recipe("language").settings("quick")
+    shape = Shape(symbols, 0, symbols)
+    for budget in settings.budgets:
+        found = sizes(settings, shape, budget)
+        counts = [count(settings, model, shape, size) for model, size in found.items()]
+        assert max(counts) <= 1.01 * min(counts)
+        assert 0.65 * budget <= min(counts) <= 1.35 * budget
+
+
+def test_an_error_names_a_budget_that_works():
+    settings = recipe("language").settings("smoke")
+    with pytest.raises(ValueError, match=r"near 4000: choose budgets=(\d+)") as error:
+        sizes(settings, Shape(65, 0, 65), 4000)
+    budget = int(str(error.value).rsplit("=", 1)[1])
+    assert sizes(settings, Shape(65, 0, 65), budget)
+
+
+def test_a_text_shorter_than_a_sequence_is_refused():
+    settings = dataclasses.replace(WORDS, length=1_000_000)
+    with pytest.raises(ValueError, match=r"streams are shorter than a sequence: choose length=\d+"):
+        check_data(settings)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"encoder_hidden": 0}, "encoder_hidden must be at least 1"),
+        ({"tested": 0}, "tested must be at least 2"),
+        ({"noises": (-1.0,)}, "noises must"),
+    ],
+)
+def test_more_settings_are_checked(changes, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(WORDS, **changes)
+
+
+def test_a_score_far_beyond_guessing_is_divergence(text):
+    settings = dataclasses.replace(WORDS, squash="linear", rates=(1e6,), updates=40, search=0.2)
+    with pytest.raises(FloatingPointError, match="no learning rate of 1e\\+06 gave a finite loss"):
+        _fit(settings, text, "s-sym")
