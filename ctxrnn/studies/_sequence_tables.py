@@ -216,9 +216,11 @@ def study_findings(settings: SequenceSettings, tables: Tables) -> Sequence[str]:
     data = str(first["data_title"])
     if first["stand_in_for"]:
         data += f", not {first['stand_in_for']}"
+    averaged = "" if settings.averaging is None else ", parameters averaged"
     lines = [
         f"Data: {data}; {networks['seed'].nunique()} networks of each model, sizes within 1 % in "
-        f"parameters, {settings.updates} updates of the best of {len(settings.rates)} rates. "
+        f"parameters, {settings.updates} updates of the better of {settings.finalists} of "
+        f"{len(settings.rates)} rates{averaged}. "
         f"{name.capitalize()}: {'less' if better < 0 else 'more'} is better; "
         f"{first['chance']:.3f} {'by single frequencies' if settings.text else 'by chance'}"
         + (f", {first['bigram']:.3f} by pairs" if settings.text else "")
