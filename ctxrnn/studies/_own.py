@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -49,6 +50,15 @@ def check_known(variant: str, pathways: Pathways) -> str:
         except ValueError:
             raise unknown_name("variant", variant, [*pathways, *variant_ids()]) from None
     return check_variant(variant)
+
+
+def digest_of(build: Callable[..., Any]) -> str:
+    """Return what tells the code of a pathway from another's: a digest of its source."""
+    try:
+        source = inspect.getsource(build)
+    except (OSError, TypeError):  # typed into an interpreter
+        return getattr(build, "__qualname__", repr(build))
+    return hashlib.sha256(source.encode()).hexdigest()[:12]
 
 
 def own_options(build: Callable[..., Any]) -> tuple[str, ...]:

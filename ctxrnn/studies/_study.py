@@ -21,7 +21,7 @@ from ctxrnn.studies._desk import EachCell, Event, Work, stops
 from ctxrnn.studies._grouping import grouped
 from ctxrnn.studies._local import Executor, InlineExecutor, LocalExecutor
 from ctxrnn.studies._networks import Measure, Networks, device_of
-from ctxrnn.studies._own import Pathways
+from ctxrnn.studies._own import Pathways, digest_of
 from ctxrnn.studies._plan import NetworkSettings
 from ctxrnn.studies._progress import Progress
 from ctxrnn.studies._results import ResultsFolder, Tables, as_tables, failures
@@ -122,6 +122,9 @@ class Study:
         settings: dict[str, Any] = {"study": self.name, "grid": grid}
         if self.work is None:
             settings["base"] = dataclasses.asdict(self.base)
+        if self.pathways:
+            # Their networks are others when the code of a pathway changes.
+            settings["pathways"] = {name: digest_of(own) for name, own in self.pathways.items()}
         return _without_device(dict(as_json(settings)))
 
     def worker(self) -> Work:

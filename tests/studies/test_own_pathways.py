@@ -123,7 +123,7 @@ def test_what_cannot_be_is_told(tmp_path):
     with pytest.raises(ValueError, match=r"'e-add' is a variant of the catalogue: choose another"):
         study(pathways={"e-add": Gating}).run(tmp_path, executor="inline", progress=False)
     with pytest.raises(TypeError, match=r"'x' must take units and contexts.*got <lambda>\(n\)"):
-        study(pathways={"x": lambda n: n}).run(tmp_path, executor="inline", progress=False)
+        study(pathways={"x": lambda n: n}).run(tmp_path / "x", executor="inline", progress=False)
     with pytest.raises(ValueError, match=r"unknown variant 'e-gatin'.*e-gating"):
         plan_network(BASE, {"variant": "e-gatin", "units": 4}, {"e-gating": Gating})
     with pytest.raises(ValueError, match="unknown variant 'e-gating'"):
@@ -149,3 +149,16 @@ def test_workers_find_modules_that_the_user_finds(tmp_path, monkeypatch):
     )
     table = chosen.run(tmp_path / "out", workers=1, progress=False)
     assert table["variant"].tolist() == ["e-mine"]
+
+
+def test_a_folder_remembers_the_code_of_a_pathway(tmp_path):
+    class Other(Gating):
+        def modulate(self, circuit, context):
+            return circuit
+
+    assert study().identity() == study().identity()
+    one = {"grid": {"variant": ["e-gating"], "units": [4]}}
+    study(**one).run(tmp_path, executor="inline", progress=False)
+    with pytest.raises(ValueError, match=r"holds results with other settings.*pathways"):
+        study(**one, pathways={"e-gating": Other}).run(tmp_path, executor="inline", progress=False)
+    assert "pathways" not in Study("plain", {"variant": ["e-add"], "units": [4]}).identity()
