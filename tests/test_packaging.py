@@ -147,7 +147,10 @@ case "$(basename "$0") $*" in "$FAIL"*) exit 3 ;; esac
 PYTHON = """#!/bin/sh
 if [ "$1 $2" = "-m venv" ]; then mkdir -p "$3/bin" && touch "$3/bin/activate"; fi
 """
-STEPS = ["pip install", "pytest", "ruff check", "ruff format", "mypy", "ctxrnn reproduce"]
+STEPS = [
+    "pip install -e .[test]", "pytest", "ruff check", "ruff format", "mypy", "ctxrnn reproduce",
+    "pip install -e .[docs]", "sphinx-build",
+]  # fmt: skip
 
 
 def run_ci(folder, fail):
