@@ -342,6 +342,15 @@ def matched_units(
             variant, units=units, inputs=inputs, outputs=outputs, contexts=contexts, **options
         )
 
+    return most_units(count, parameters, variant)
+
+
+def most_units(count: Callable[[int], int], parameters: int, variant: str) -> int:
+    """Return the largest N whose parameters, `count(N)`, do not exceed a number.
+
+    Raises:
+        ValueError: If not even one unit fits.
+    """
     if count(1) > parameters:
         raise ValueError(
             f"parameters must be at least {count(1)} for one unit of {variant!r}: got {parameters}"

@@ -245,26 +245,22 @@ def save(
         >>> load_notes("network.safetensors")
         {'tasks': ['go', 'anti']}
     """
-    notes = dict(notes or {})
-    for name, value in getattr(network, "named_parameters", dict)():
-        if value.dtype not in (torch.float32, torch.float64):
-            raise ValueError(
-                f"parameters must be float32 or float64, which can be loaded again: {name} is "
-                f"{value.dtype}; use .float() before saving"
-            )
     if isinstance(network, CTRNN):
-        write_tensors(
-            path, network.state_dict(), {**network_header(network), "notes": notes}, "network"
-        )
+        kind, header = "network", network_header(network)
     elif isinstance(network, ModulatedRNN):
-        write_tensors(
-            path, network.state_dict(), {**layer_header(network), "notes": notes}, "layer"
-        )
+        kind, header = "layer", layer_header(network)
     else:
         raise TypeError(
             f"network must be a CTRNN or a ModulatedRNN: got {type(network).__name__}. Of a model "
             "that holds a ModulatedRNN save the layer, or the model's state_dict()"
         )
+    for name, value in network.named_parameters():
+        if value.dtype not in (torch.float32, torch.float64):
+            raise ValueError(
+                f"parameters must be float32 or float64, which can be loaded again: {name} is "
+                f"{value.dtype}; use .float() before saving"
+            )
+    write_tensors(path, network.state_dict(), {**header, "notes": dict(notes or {})}, kind)
 
 
 def load(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ctxrnn import AbstractModulation, Chain, parameter_count, variant_ids
-from ctxrnn._catalogue import check_variant, trainable_parameters
+from ctxrnn._catalogue import check_variant, most_units, trainable_parameters
 from ctxrnn._checks import unknown_name
 
 Pathways = Mapping[str, Callable[..., AbstractModulation | Chain]]
@@ -90,12 +90,4 @@ def own_matched_units(
         base = parameter_count("none", units=units, **shape)
         return base + trainable_parameters(chain) - (units**2 if chain.replaces_weight else 0)
 
-    if count(1) > budget:
-        raise ValueError(f"parameters must be at least {count(1)} for one unit: got {budget}")
-    low, high = 1, 2
-    while count(high) <= budget:
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if count(middle) <= budget else (low, middle)
-    return low
+    return most_units(count, budget, getattr(build, "__name__", "the pathway"))

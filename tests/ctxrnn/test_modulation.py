@@ -857,6 +857,7 @@ def test_other_parts_of_a_pathway_are_checked(part, value, message):
         answers(part, value, "auto")
 
 
+@needs_kernel
 def test_a_recurrence_of_the_users_own_has_the_shape_of_w():
     @dataclasses.dataclass(frozen=True)
     class Small(Recurrence):
