@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _CSS = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:0 auto;padding:1rem;color:#1a1a1a;
-overflow-wrap:anywhere}
+overflow-wrap:break-word}
 h1{font-size:1.5rem;line-height:1.25}h2{font-size:1.15rem;margin-top:2rem}
 img{max-width:100%;height:auto;display:block}figure{margin:1.5rem 0}
 figcaption{font-size:.9rem;color:#444}.finding{color:#1a1a1a;font-weight:600}

@@ -115,6 +115,7 @@ def test_a_browser_shows_the_page_without_scrolling_sideways(tmp_path, width):
         text: Math.min(...[...document.querySelectorAll('td,figcaption,p,pre')].map(
           e => parseFloat(getComputedStyle(e).fontSize))),
         kept: first.getBoundingClientRect().left,
+        head: Math.max(...[...document.querySelectorAll('th')].map(e => e.clientHeight)),
       });
     });</script></body>"""
     # A window has a least width, a frame has not.
@@ -138,5 +139,7 @@ def test_a_browser_shows_the_page_without_scrolling_sideways(tmp_path, width):
         assert alt > 10
         assert shown <= width
     assert found["text"] >= 13
+    # Words of a head are not broken: at most four short lines.
+    assert found["head"] < 100
     # The first column of a table that is scrolled stays in sight.
     assert 0 <= found["kept"] < 80 or width > 1000
