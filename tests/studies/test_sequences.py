@@ -16,7 +16,7 @@ from ctxrnn.studies import _sequence_work, load_sequence_model, study
 from ctxrnn.studies._desk import Desk
 from ctxrnn.studies._recipes import from_settings, recipe
 from ctxrnn.studies._sequence_data import Images, Text, data_of
-from ctxrnn.studies._sequence_measures import _given, _information, _mean, measure
+from ctxrnn.studies._sequence_measures import _given, _information, _mean, _seen, measure
 from ctxrnn.studies._sequence_models import SequenceModel, Shape, Size, count, detached, sizes
 from ctxrnn.studies._sequence_settings import GATES, SequenceSettings, parts_of
 from ctxrnn.studies._sequence_tables import (
@@ -174,6 +174,19 @@ def test_bits_of_a_model_of_frequencies(text):
     assert bits == pytest.approx(nats / math.log(2))
 
 
+class Short(Text):
+    """The same text in parts of three steps."""
+
+    def parts(self, split, most):
+        for part in super().parts(split, most):
+            for start in range(0, len(part.inputs), 3):
+                rows = slice(start, start + 3)
+                yield dataclasses.replace(
+                    part, inputs=part.inputs[rows], targets=part.targets[rows],
+                    fresh=part.fresh and start == 0,
+                )  # fmt: skip
+
+
 @pytest.mark.parametrize("model", ["lstm", "es-gain-sym", "e-add:slow", "s-sym:state"])
 def test_the_state_is_carried_through_a_text(text, model):
     made = SequenceModel(WORDS, model, text.shape, Size(9, 6), 0)
@@ -182,18 +195,26 @@ def test_the_state_is_carried_through_a_text(text, model):
         logits, _ = made(streams[:-1])
     expected = float(loss_of(logits, streams[1:]))
 
-    class Short(Text):
-        def parts(self, split, most):
-            for part in super().parts(split, most):
-                for start in range(0, len(part.inputs), 3):
-                    rows = slice(start, start + 3)
-                    yield dataclasses.replace(
-                        part, inputs=part.inputs[rows], targets=part.targets[rows],
-                        fresh=part.fresh and start == 0,
-                    )  # fmt: skip
-
     for data in (text, Short(WORDS)):
         assert score(made, data, "test", None)[1] == pytest.approx(expected, rel=1e-5)
+
+
+def test_contexts_that_depend_on_the_state_carry_it(text):
+    model = SequenceModel(WORDS, "s-sym:state", text.shape, Size(9, 6), 0)
+    with torch.no_grad():
+        model.layer.layers[0].encoder.A_h.mul_(5)
+        whole = model.inferred(text.streams("validation", WORDS.evaluated)[:-1])[0]
+        apart = model.inferred(text.streams("validation", WORDS.evaluated)[:1])[0]
+    short = Short(WORDS)
+    seen, _ = _seen(WORDS, short, model)
+    torch.testing.assert_close(torch.cat(seen), whole)
+    mean = _mean(WORDS, short, model)
+    torch.testing.assert_close(mean, whole.mean((0, 1)))
+    assert (mean - apart.mean((0, 1))).abs().max() > 1e-3
+    # A context that is not changed gives the score of the model itself.
+    own = _given(model, "mean", 0.0, mean, 0)
+    clean = score(model, short, "test", None)[1]
+    assert score(model, short, "test", None, own)[1] == pytest.approx(clean, rel=1e-6)
 
 
 def test_accuracy_counts_the_last_step(digits):
@@ -623,6 +644,12 @@ def test_time_is_that_of_the_fastest():
     gap = found.xs("e-gain", level="model") - found.xs("lstm", level="model")
     # 10 / u from u = 75 to 100 is 0.033 over 12.6 s, of which 0.5 s are missing.
     np.testing.assert_allclose(gap, (10 / 75 - 10 / 100) * 0.5 / 12.625, atol=1e-9)
+    # The limit is that of a model, not of one network that was lucky.
+    lucky = cells["train_seconds"].where(
+        ~((cells["model"] == "e-gain") & (cells["seed"] == 0)), 1.0
+    )
+    found = equal_time(cells.assign(train_seconds=lucky), history)
+    assert set(found["time_limit"]) == {50.0}
     # What diverged is no limit, and has no score.
     broken = cells.assign(diverged=cells["model"] == "lstm")
     found = equal_time(broken, history).set_index(["budget", "model", "seed"])
